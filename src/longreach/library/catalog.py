@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from longreach.errors import LibraryError, LibraryVersionError
 from longreach.library.filters import Where, condition, stored
@@ -24,12 +24,14 @@ from longreach.types import Document, DocumentInfo, MetadataValue
 
 APPLICATION, FORMAT = 0x4C52_4348, 1
 FILE = "catalog.sqlite"
+_REMEMBERED = 16
 _IN = 500
 """Parameters of one statement, well below SQLite's limit."""
 
 _SCHEMA = """
 CREATE TABLE header (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE pins (generation INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, began REAL NOT NULL);
+CREATE TABLE pins (generation INTEGER PRIMARY KEY AUTOINCREMENT, version INTEGER NOT NULL, chunks INTEGER NOT NULL,
+    began REAL NOT NULL);
 CREATE TABLE documents (
     ordinal INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, source BLOB NOT NULL, metadata TEXT NOT NULL,
     media_type TEXT NOT NULL, characters INTEGER NOT NULL, chunks INTEGER NOT NULL, tokens INTEGER NOT NULL,
@@ -40,6 +42,23 @@ CREATE TABLE metadata (key BLOB, value, ordinal INTEGER, PRIMARY KEY (key, value
 CREATE INDEX metadata_ordinal ON metadata (ordinal);
 """
 _INFO = "ordinal, id, source, metadata, media_type, characters, chunks, hash"
+
+
+class Pin(NamedTuple):
+    """The version of the chunk table that counts (0: there is no table yet), and the number of its chunks. `generation`
+    grows with every change of the library."""
+
+    generation: int
+    version: int
+    chunks: int
+
+
+class Selection(NamedTuple):
+    """The documents that meet a filter, as runs of ordinals `(first, last)` in which every document does, and the number
+    of their chunks."""
+
+    runs: list[tuple[int, int]]
+    chunks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,7 @@ class Catalog:
         self.folder = folder
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._selections: dict[tuple[Any, ...], Selection] = {}
         self._check()
 
     @classmethod
@@ -95,7 +115,7 @@ class Catalog:
                 f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {FORMAT}; BEGIN; {_SCHEMA}"
             )
             connection.executemany("INSERT INTO header VALUES (?, ?)", header.items())
-            connection.execute("INSERT INTO pins (version, began) VALUES (0, 0)")
+            connection.execute("INSERT INTO pins (version, chunks, began) VALUES (0, 0, 0)")
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -168,11 +188,14 @@ class Catalog:
         with self.reading() as connection:
             return dict(connection.execute("SELECT key, value FROM header"))
 
-    def pinned(self) -> tuple[int, int]:
-        """The current generation and its version of the chunk table; version 0 is no table yet."""
+    def pinned(self) -> Pin:
+        """What counts now."""
         with self.reading() as connection:
-            row = connection.execute("SELECT generation, version FROM pins ORDER BY generation DESC LIMIT 1").fetchone()
-            return int(row[0]), int(row[1])
+            return Pin(
+                *connection.execute(
+                    "SELECT generation, version, chunks FROM pins ORDER BY generation DESC LIMIT 1"
+                ).fetchone()
+            )
 
     def superseded_before(self, moment: float) -> float:
         """No version that was still pinned at `moment` is older than the time returned."""
@@ -223,25 +246,17 @@ class Catalog:
                 found.update((row[0], _info(row)) for row in rows)
         return found
 
-    def runs(self, where: Where | None, under: str | None) -> tuple[list[tuple[int, int]], int]:
-        """The ordinals that meet the filters, as runs `(first, last)` over the documents there are, and the number of
-        their chunks."""
+    def select(self, where: Where | None, under: str | None) -> Selection:
+        """The documents that meet the filters. The last few selections are remembered."""
         test, values = condition(where, under)
         with self.reading() as connection:
-            chosen = connection.execute(
-                f"SELECT ordinal, chunks, {test} FROM documents ORDER BY ordinal", values
-            ).fetchall()
-        runs: list[tuple[int, int]] = []
-        chunks, open_run = 0, False
-        for ordinal, count, holds in chosen:
-            if holds:
-                chunks += count
-                if open_run:
-                    runs[-1] = (runs[-1][0], ordinal)
-                else:
-                    runs.append((ordinal, ordinal))
-            open_run = bool(holds)
-        return runs, chunks
+            asked = (self.pinned().generation, test, tuple(values))
+            if asked not in self._selections:
+                rows = connection.execute(f"SELECT ordinal, chunks, {test} FROM documents ORDER BY ordinal", values)
+                if len(self._selections) >= _REMEMBERED:
+                    self._selections.clear()
+                self._selections[asked] = _selection(rows)
+            return self._selections[asked]
 
     def totals(self) -> tuple[int, int, int, int]:
         """Documents, chunks, characters, tokens."""
@@ -260,7 +275,9 @@ class Catalog:
 
 def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
     """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts."""
-    connection.execute("INSERT INTO pins (version, began) VALUES (?, ?)", (version, began))
+    connection.execute(
+        "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents", (version, began)
+    )
     connection.execute("DELETE FROM pins WHERE generation < (SELECT max(generation) FROM pins) - 1000")
 
 
@@ -299,6 +316,19 @@ def restamp(connection: sqlite3.Connection, ordinal: int, stamp: Stamp) -> None:
 def set_header(connection: sqlite3.Connection, values: dict[str, str]) -> None:
     """Add or replace settings."""
     connection.executemany("INSERT OR REPLACE INTO header VALUES (?, ?)", values.items())
+
+
+def _selection(rows: Iterable[tuple[int, int, int]]) -> Selection:
+    runs: list[tuple[int, int]] = []
+    total, within = 0, False
+    for ordinal, chunks, holds in rows:
+        if holds and within:
+            runs[-1] = (runs[-1][0], ordinal)
+        elif holds:
+            runs.append((ordinal, ordinal))
+        within = bool(holds)
+        total += chunks if holds else 0
+    return Selection(runs, total)
 
 
 def _info(row: Sequence[Any]) -> DocumentInfo:

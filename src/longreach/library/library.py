@@ -195,12 +195,9 @@ class Library:
     def view(self, where: Where | None = None, under: str | None = None) -> Iterator[View]:
         """The library as it is now, narrowed by filters; it does not change while the view is open."""
         with reported(self.path), self._catalog.reading():
-            version = self._catalog.pinned()[1]
-            if where or under is not None:
-                runs, chunks = self._catalog.runs(where, under)
-            else:
-                runs, chunks = None, self._catalog.totals()[1]
-            yield View(self._catalog, self._table.at(version) if version else None, runs, chunks)
+            pin = self._catalog.pinned()
+            chosen = None if not where and under is None else self._catalog.select(where, under)
+            yield View(self._catalog, self._table.at(pin.version) if pin.version else None, pin.chunks, chosen)
 
     @cached_property
     def encoder(self) -> Embedder:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from longreach.library import table as chunk_table
-from longreach.library.catalog import Catalog
+from longreach.library.catalog import Catalog, Selection
 from longreach.types import Chunk, DocumentInfo, Hit
 
 if TYPE_CHECKING:
@@ -18,26 +18,29 @@ Ranking = dict[int, float]
 """Scores by row, best first. A row number means something within one view only."""
 
 _COLUMNS = ["id", "document", "start", "end", "tokens", "page", "section", "text"]
+_FEW = 1000
+"""Chunks left by a filter up to which comparing with each is quicker than the index."""
 
 
 @dataclass
 class View:
-    """`table` is None in a library without chunks; `runs` None where nothing is filtered."""
+    """`table` is None in a library without chunks, `chunks` their number; `selection` is None where nothing is
+    filtered."""
 
     catalog: Catalog
     table: Any
-    runs: Sequence[tuple[int, int]] | None
     chunks: int
+    selection: Selection | None = None
     _predicate: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        if self.runs is not None:
-            self._predicate = _within(self.runs)
+        if self.selection is not None:
+            self._predicate = _within(self.selection.runs)
 
     @property
     def empty(self) -> bool:
         """Whether no chunk can be found here."""
-        return self.table is None or self.chunks == 0
+        return self.table is None or (self.chunks if self.selection is None else self.selection.chunks) == 0
 
     def lexical(self, query: str, k: int) -> Ranking:
         """BM25 over the words of `query`, each at least once (k1 = 1.2, b = 0.75)."""
@@ -54,10 +57,10 @@ class View:
         if self.empty:
             return {}
         search = self.table.search(vector, vector_column_name="vector").distance_type("dot").select(["_distance"])
-        if self.chunks <= chunk_table.EXACT:
+        if self.chunks <= chunk_table.EXACT or (self.selection and self.selection.chunks <= _FEW):
             search = search.bypass_vector_index()
         else:
-            search = search.ef(max(100, 2 * k)).refine_factor(2)
+            search = search.ef(max(150, k + k // 2)).refine_factor(1)  # the index holds bytes; refined scores are exact
         rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
         return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
 

@@ -112,7 +112,7 @@ class Writer:
         if not (self._entries or self._gone or self._stamps):
             return
         began = time.time()
-        version = self.catalog.pinned()[1]
+        version = self.catalog.pinned().version
         rows = [row for rows in self._rows for row in rows]
         first = self.catalog.next_ordinal()
         for ordinal, own in enumerate(self._rows, first):
@@ -144,7 +144,7 @@ class Writer:
     def finish(self) -> AddReport:
         """Write what is queued, then bring the indices up to date and drop versions that nobody reads any more."""
         self.flush()
-        version = self.catalog.pinned()[1]
+        version = self.catalog.pinned().version
         if version and self.report.added + self.report.updated + self.report.removed:
             self.maintain(version)
         return self.report
@@ -158,7 +158,7 @@ class Writer:
         with self.catalog.writing() as connection:
             catalogs.pin(connection, table.version, began)
         tables.prune(table, self.catalog.superseded_before(time.time() - tables.KEPT))
-        if table.version != self.catalog.pinned()[1]:
+        if table.version != self.catalog.pinned().version:
             with self.catalog.writing() as connection:
                 catalogs.pin(connection, table.version, began)
 

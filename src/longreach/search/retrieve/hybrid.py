@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,7 +29,7 @@ class Hybrid:
     """
 
     fusion: Literal["convex", "rrf"] = "convex"
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     depth: Annotated[int, Field(ge=1)] = 100
     rank_constant: Annotated[float, Field(gt=0)] = 60.0
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -42,8 +43,10 @@ class Hybrid:
             if view.empty or not query.strip():
                 return []
             depth = max(k, self.depth)
-            words = view.lexical(query, depth)
-            near = view.nearest(self.library.encoder.embed_queries([query])[0], depth)
+            with ThreadPoolExecutor(1) as beside:
+                lexical = beside.submit(view.lexical, query, depth)
+                near = view.nearest(self.library.encoder.embed_queries([query])[0], depth)
+                words = lexical.result()
             fused = self._fuse(words, near)
             chosen = diversified(fused, view.vectors, k, self.diversity)
             return view.hits([(row, fused[row], _stages(row, fused, words, near)) for row in chosen])
