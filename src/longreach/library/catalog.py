@@ -275,8 +275,11 @@ class Catalog:
 
 def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
     """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts."""
+    known = connection.execute("SELECT min(began) FROM pins WHERE version = ?", (version,)).fetchone()[0]
+    began = began if known is None else known  # a version is as old as it was when it was pinned first
     connection.execute(
-        "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents", (version, began)
+        "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents",
+        (version, began),
     )
     connection.execute("DELETE FROM pins WHERE generation < (SELECT max(generation) FROM pins) - 1000")
 
