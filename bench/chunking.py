@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import Options, Result, Row, at_least, run
 
+from harness import Options, Result, Row, at_least, run
 from longreach.config import load_settings
 from longreach.corpus.chunk import chunkers
 from longreach.evaluate.metrics.spans import precision_omega, score_spans
@@ -36,7 +36,9 @@ def specs(options: Options) -> list[str]:
     if options.quick:
         return [f"{method}(tokens=128)" for method in ("fixed", "sentence", "recursive")]
     plain = [f"{method}(tokens={size})" for size in SIZES for method in METHODS]
-    return plain + [f"{method}(tokens={size}, overlap={size // 2})" for size in SIZES for method in ("fixed", "sentence")]
+    return plain + [
+        f"{method}(tokens={size}, overlap={size // 2})" for size in SIZES for method in ("fixed", "sentence")
+    ]
 
 
 def measure(options: Options) -> Result:

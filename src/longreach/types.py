@@ -129,8 +129,8 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk found by a retriever. `score` ranks it among the hits of one search, higher is better; `scores` keeps what
-    each stage gave it, by the stage's name ("bm25", "dense", "hybrid", "cross_encoder")."""
+    """A chunk found by a retriever. `score` ranks it among the hits of one search, higher is better; `scores` keeps
+    what each stage gave it, by the stage's name ("bm25", "dense", "hybrid", "cross_encoder")."""
 
     chunk: Chunk
     document: DocumentInfo
@@ -144,7 +144,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk chosen for a prompt: `number` is its place there, counted from 1; `text` is what the model reads of it."""
+    """A chunk chosen for a prompt: `number` is its place there, from 1; `text` is what the model reads of it."""
 
     number: int
     hit: Hit

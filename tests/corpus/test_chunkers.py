@@ -23,9 +23,13 @@ OVERLAPPING = [name for name in NAMES if "overlap" in chunkers.get(name).__datac
 PROSE = (
     "Dr. Smith went to Washington. He met Mr. J. K. Jones, who said: “No!” Then they left.\n"
     "The line goes on here without an end\n\nA new paragraph. It is short.\n\n\n- one item\n- another item. With two.\n"
-    "1. numbered\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n日本語の文です。次の文。 Emoji 😀 and e\u0301. \u00a0 End\r\n\r\nwindows.\r\n"
+    "1. numbered\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n日本語の文です。次の文。"
+    " Emoji 😀 and e\u0301. \u00a0 End\r\n\r\nwindows.\r\n"
 )
-MARKDOWN = f"# Top\n\nIntroduction.\n\n## First\n\n{PROSE}\n## Second\n\n```python\n# not a heading\nx = 1. + 2\n```\n\n### Deep\n\nText.\n"
+MARKDOWN = (
+    f"# Top\n\nIntroduction.\n\n## First\n\n{PROSE}\n## Second\n\n"
+    "```python\n# not a heading\nx = 1. + 2\n```\n\n### Deep\n\nText.\n"
+)
 CODE = '''"""Module é."""
 import os  # 😀
 
@@ -46,7 +50,9 @@ class C:
 LONG = "x" * 500 + " " + "word " * 90 + "\n" + "é" * 150 + "\u3000" * 40 + "\t\t" + "0123456789" * 20
 TEXTS = {"prose": PROSE, "markdown": MARKDOWN, "code": CODE, "long": LONG, "one": "a", "sentence": "Only this."}
 
-pieces = st.sampled_from(["A word", ". ", "\n", "\n\n", "# H\n", "- i\n", "\u00a0", "\u2028", "é😀", "```\n", "B.\u3000", "\r\n", "x" * 90])
+pieces = st.sampled_from(
+    ["A word", ". ", "\n", "\n\n", "# H\n", "- i\n", "\u00a0", "\u2028", "é😀", "```\n", "B.\u3000", "\r\n", "x" * 90]
+)
 unicode = st.one_of(st.text(max_size=300), st.lists(pieces, max_size=60).map("".join))
 
 
@@ -152,7 +158,7 @@ def test_sentence_keeps_sentences_and_abbreviations_whole(tokenizer, encoder):
     doc = Document("d", "Dr. Smith met Mr. Jones at noon. They talked. " * 8)
     found = texts(doc, make("sentence(tokens=48)", tokenizer, encoder).chunk(doc))
     assert len(found) > 3
-    assert all(text.startswith(("Dr.", "They")) and text.endswith((".")) for text in found)
+    assert all(text.startswith(("Dr.", "They")) and text.endswith(".") for text in found)
     assert not any(text.endswith(("Dr.", "Mr.")) for text in found)
 
 
@@ -202,7 +208,7 @@ def test_semantic_cuts_where_the_subject_changes(tokenizer, encoder):
     ],
 )
 def test_code_keeps_definitions_whole(media_type, text, tokenizer, encoder):
-    parts = [text.format(name) for name in ("alpha", "beta", "gamma", "delta", "é😀" if "c" == media_type else "eps")]
+    parts = [text.format(name) for name in ("alpha", "beta", "gamma", "delta", "é😀" if media_type == "c" else "eps")]
     doc = Document("d", "".join(parts), media_type=media_type)
     size = max(tokenizer(part) for part in parts) + 2
     assert texts(doc, make(f"code(tokens={size})", tokenizer, encoder).chunk(doc)) == [part.strip() for part in parts]
@@ -210,13 +216,17 @@ def test_code_keeps_definitions_whole(media_type, text, tokenizer, encoder):
 
 def test_code_falls_back_for_unknown_languages(tokenizer, encoder):
     doc = Document("d", PROSE, media_type="text/x-cobol")
-    assert make("code(tokens=30)", tokenizer, encoder).chunk(doc) == make("recursive(tokens=30)", tokenizer, encoder).chunk(doc)
+    assert make("code(tokens=30)", tokenizer, encoder).chunk(doc) == make(
+        "recursive(tokens=30)", tokenizer, encoder
+    ).chunk(doc)
 
 
 def test_code_knows_the_language_by_the_id(tokenizer, encoder):
     doc = Document("src/a.py", CODE)
     typed = Document("x", CODE, media_type="text/x-python")
-    assert make("code(tokens=40)", tokenizer, encoder).chunk(doc) == make("code(tokens=40)", tokenizer, encoder).chunk(typed)
+    assert make("code(tokens=40)", tokenizer, encoder).chunk(doc) == make("code(tokens=40)", tokenizer, encoder).chunk(
+        typed
+    )
 
 
 def test_sections_of_spans_follow_the_anchors(tokenizer, encoder):

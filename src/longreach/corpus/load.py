@@ -28,8 +28,9 @@ def load(path: str | Path, *, size_limit: int = SIZE_LIMIT, timeout: float = TIM
         if not location.is_file():
             raise DocumentError(f"cannot read {printable(location)}: it is not a file")
         if size > size_limit:
+            limit = f"{size_limit / 1e6:.0f} MB"
             raise DocumentError(
-                f"cannot read {printable(location)}: its {size / 1e6:.0f} MB are over the limit of {size_limit / 1e6:.0f} MB"
+                f"cannot read {printable(location)}: its {size / 1e6:.0f} MB are over the limit of {limit}"
             )
         data = location.read_bytes()
     except OSError as error:
@@ -55,7 +56,11 @@ def load_bytes(
         extract = _read(data, form, name, timeout)
     except DocumentError as error:
         raise DocumentError(f"cannot read {printable(name)}: {error}") from None
-    metadata: dict[str, MetadataValue] = {"name": name.rsplit("/", 1)[-1], "extension": extension(name), "size": len(data)}
+    metadata: dict[str, MetadataValue] = {
+        "name": name.rsplit("/", 1)[-1],
+        "extension": extension(name),
+        "size": len(data),
+    }
     if extract.title:
         metadata["title"] = extract.title
     return Document(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from longreach.corpus.formats import language_of
 from longreach.types import Document
@@ -36,7 +37,7 @@ def sentences(document: Document, language: str = "en") -> list[Range]:
         cuts.update(match.start() for match in _LINE.finditer(text, block.start(), block.end()))
     cuts.update(anchor.offset for anchor in document.anchors)
     ordered = sorted(cuts)
-    return list(zip(ordered, ordered[1:], strict=False))
+    return list(pairwise(ordered))
 
 
 def _sentence_ends(text: str, language: str) -> Iterator[int]:

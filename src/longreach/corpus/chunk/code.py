@@ -63,7 +63,10 @@ def _language(document: Document) -> str | None:
 def _parser(language: str | None) -> tree_sitter.Parser | None:
     import importlib
 
-    grammars = {"tsx": ("tree_sitter_typescript", "language_tsx"), "typescript": ("tree_sitter_typescript", "language_typescript")}
+    grammars = {
+        "tsx": ("tree_sitter_typescript", "language_tsx"),
+        "typescript": ("tree_sitter_typescript", "language_typescript"),
+    }
     known = ("python", "javascript", "java", "c", "cpp", "go", "rust")
     grammars |= {name: (f"tree_sitter_{name}", "language") for name in known}
     if language not in grammars:

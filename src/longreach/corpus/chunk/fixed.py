@@ -19,7 +19,7 @@ _RUNS = 32
 class Fixed:
     """Windows of up to `tokens` tokens, each sharing up to `overlap` with the one before.
 
-    Cuts fall between words; a window may stay short of `tokens` by the few words of one run, which are counted together.
+    Cuts fall between words, and a window may stay a few words short of `tokens`: short runs are counted at a time.
     """
 
     tokens: int = 256

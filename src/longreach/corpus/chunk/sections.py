@@ -15,8 +15,8 @@ from longreach.types import Document, Span, TokenCounter
 @chunkers.register("sections")
 @dataclass(frozen=True)
 class Sections:
-    """Cuts before every heading. A section over `tokens` is packed by sentences; sections shorter than `shortest` of the
-    budget are joined with the next, as long as both fit. A text without headings is chunked as by `sentence`."""
+    """Cuts before every heading. A section over `tokens` is packed by sentences; sections shorter than `shortest` of
+    the budget are joined with the next, as long as both fit. A text without headings is chunked as by `sentence`."""
 
     tokens: int = 256
     shortest: float = 0.25

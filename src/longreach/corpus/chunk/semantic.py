@@ -7,6 +7,7 @@ Chunking Strategies for Retrieval" (Chroma technical report, 2024).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def segment(drops: np.ndarray, sizes: np.ndarray, tokens: int, percentile: float
     bounds = [0, *steep.tolist(), len(sizes)]
     total = np.concatenate([[0], np.cumsum(sizes)])
     starts: list[int] = []
-    pending = list(zip(bounds, bounds[1:], strict=False))
+    pending = list(pairwise(bounds))
     while pending:
         first, last = pending.pop()
         if last - first > 1 and total[last] - total[first] > tokens:

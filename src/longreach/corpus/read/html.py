@@ -13,7 +13,7 @@ from longreach.types import Anchor
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _UNSEEN = frozenset(
-    "script style noscript template svg canvas iframe object audio video map head "
+    "script style noscript template svg canvas iframe object audio video map head title "
     "button select textarea datalist".split()
 )
 _HEADINGS = frozenset("h1 h2 h3 h4 h5 h6".split())
@@ -232,6 +232,8 @@ class _Page(HTMLParser):
                 self.anchors.append(Anchor("heading", offset, " ".join("".join(self.out[piece:]).split()), level))
             self.heading = None
         self._break(tag)
+        if tag == "li":
+            self.breaks = 1  # items stand close, even if they hold paragraphs
         if main is not None:
             self.mains.append((main, self.length))
         return tag

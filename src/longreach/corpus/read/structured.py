@@ -1,7 +1,7 @@
 """PDF, DOCX, PPTX, XLSX and EPUB, through Kreuzberg (https://github.com/kreuzberg-dev/kreuzberg).
 
-Its output formats escape, link and reflow text, and the page boundaries that it reports for slides drift; so the text is
-put together here from the structure that it finds, and every anchor is exact because it is set while writing.
+Its output formats escape, link and reflow text, and the page boundaries that it reports for slides drift; so the text
+is put together here from the structure that it finds, and every anchor is exact because it is set while writing.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def decode(data: bytes) -> str:
 
 
 def is_binary(sample: bytes) -> bool:
-    """Whether the first bytes of a file look like anything but text: NULs (save UTF-16's) or many control characters."""
+    """Whether the first bytes of a file look unlike text: NULs (save UTF-16's) or many control characters."""
     if any(sample.startswith(mark) for mark, _ in _BOMS) or _utf16(sample):
         return False
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
@@ -48,7 +48,7 @@ def is_binary(sample: bytes) -> bool:
 
 
 def _utf16(sample: bytes) -> str:
-    """The byte order of UTF-16 text without a mark: for Western text nearly every second byte is NUL, the others none."""
+    """The byte order of UTF-16 without a mark: in Western text nearly every second byte is NUL, the others are not."""
     half = len(sample) // 2
     if half < 2:
         return ""

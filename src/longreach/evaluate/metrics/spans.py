@@ -1,7 +1,7 @@
 """How well retrieved chunks cover the spans that answer a question.
 
-Smith and Troynikov, "Evaluating Chunking Strategies for Retrieval" (Chroma technical report, 2024). Ranges are half open,
-in characters or tokens alike. A character retrieved twice costs twice and counts once, so overlap has its price.
+Smith and Troynikov, "Evaluating Chunking Strategies for Retrieval" (Chroma technical report, 2024). Ranges are half
+open, in characters or tokens alike. A character retrieved twice costs twice and counts once, so overlap has its price.
 """
 
 from __future__ import annotations
