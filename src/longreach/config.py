@@ -1,5 +1,5 @@
-"""Settings, in order of precedence: arguments, `LONGREACH_*` in the environment, `longreach.toml` in the working folder,
-then in the user's configuration folder, then the defaults below."""
+"""Settings, in order of precedence: arguments, `LONGREACH_*` in the environment, `longreach.toml` in the working
+folder, then in the user's configuration folder, then the defaults below."""
 
 from __future__ import annotations
 
