@@ -220,7 +220,9 @@ def _sha256(file: Path) -> str:
 def _disk(error: OSError, where: Path) -> ModelError | DiskFullError:
     if error.errno == errno.ENOSPC:
         return DiskFullError(f"no room left on the disk of {where}")
-    return ModelError(f"{where} cannot be written: {error.strerror or error}; choose another folder with LONGREACH_CACHE")
+    return ModelError(
+        f"{where} cannot be written ({error.strerror or error}): choose another place with LONGREACH_CACHE"
+    )
 
 
 def _by_hand(wheel: Wheel) -> str:

@@ -13,14 +13,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 
-class BufferLayer(DynamicLayer):  # type: ignore[misc]
+class BufferLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Keys and values `[1, kv_heads, length, head_dim]` at the start of a larger buffer.
 
     Transformers' own layer copies all of it at every token; this one copies only when the buffer is full.
     """
 
     def __init__(self, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._capacity = capacity
         self._buffers: tuple[torch.Tensor, torch.Tensor] | None = None
 
@@ -42,7 +42,9 @@ class BufferLayer(DynamicLayer):  # type: ignore[misc]
     def fork(self, length: int, capacity: int) -> BufferLayer:
         """A layer of its own that begins with a copy of the first `length` entries."""
         twin = BufferLayer(capacity)
-        twin.update(self.keys[:, :, :length], self.values[:, :, :length])
+        assert self._buffers is not None
+        keys, values = self._buffers
+        twin.update(keys[:, :, :length], values[:, :, :length])
         return twin
 
     @property
@@ -50,20 +52,22 @@ class BufferLayer(DynamicLayer):  # type: ignore[misc]
         return sum(buffer.nbytes for buffer in self._buffers or ())
 
     def _grow(self, needed: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        if self._buffers is not None:
-            self._capacity = max(needed, self._capacity * 3 // 2)
+        """Make room for `needed` entries like those of `keys` and `values`."""
+        filled, old = self.get_seq_length(), self._buffers
+        if old is not None:
+            needed = max(needed, self._capacity * 3 // 2)
         self._capacity = max(needed, self._capacity)
-        old = (self.keys, self.values)
-        self._buffers = tuple(x.new_empty((*x.shape[:2], self._capacity, x.shape[3])) for x in (keys, values))  # type: ignore[assignment]
-        if self.is_initialized:
-            for buffer, there in zip(self._buffers or (), old, strict=True):
-                buffer[:, :, : there.shape[2]] = there
+        new_keys, new_values = (x.new_empty((*x.shape[:2], self._capacity, x.shape[3])) for x in (keys, values))
+        if old is not None:
+            new_keys[:, :, :filled] = old[0][:, :, :filled]
+            new_values[:, :, :filled] = old[1][:, :, :filled]
+        self._buffers = (new_keys, new_values)
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
 
 def only_full_attention(config: Any) -> bool:
-    """Whether every layer attends to everything before it and keeps all of it, so that the cache of a prefix is a prefix
-    of the cache."""
+    """Whether every layer attends to all that came before and keeps it: then the cache of a prefix is a prefix of the
+    cache."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
 
 
@@ -81,7 +85,7 @@ class Kept:
     """Tokens, and a cache that begins with their KV. Only the run that made it appends to it; others copy its start."""
 
     tokens: list[int]
-    cache: Cache
+    cache: Any
 
     def fork(self, length: int, capacity: int) -> Cache:
         """A cache of its own with the KV of the first `length` tokens and room for `capacity`."""

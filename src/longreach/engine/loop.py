@@ -48,9 +48,9 @@ class LoopEngine(Engine):
         if isinstance(prompt, str):
             ids = list(self.loaded.tokenizer(prompt)["input_ids"])
         elif isinstance(prompt[0], Message):
-            ids = encode_chat(self.loaded.tokenizer, prompt)  # type: ignore[arg-type]
+            ids = encode_chat(self.loaded.tokenizer, [part for part in prompt if isinstance(part, Message)])
         else:
-            ids = list(prompt)  # type: ignore[arg-type]
+            ids = [part for part in prompt if isinstance(part, int)]
             size = self.loaded.model.get_input_embeddings().num_embeddings
             wrong = next((at for at in ids if not 0 <= at < size), None)
             if wrong is not None:
@@ -93,7 +93,8 @@ class LoopEngine(Engine):
         ids = self.encode(prompt)
         if len(ids) + 1 > self.context_length:
             raise PromptTooLongError(
-                f"the prompt has {len(ids)} tokens, and {self.model} reads {self.context_length} with the answer: shorten it"
+                f"the prompt has {len(ids)} tokens, and {self.model} reads {self.context_length} with "
+                "the answer: shorten it"
             )
         return ids
 
@@ -131,7 +132,7 @@ class LoopEngine(Engine):
         return Completion(visible.text, tuple(out), reason, timing, usage)
 
     def _read(self, ids: list[int]) -> tuple[Kept, int, torch.Tensor]:
-        """Prefill: a cache with the KV of `ids`, how many of them were reused, and the logits [vocab] after the last."""
+        """Prefill: a cache with the KV of `ids`, how many were reused, and the logits [vocab] after the last."""
         with self._lock, torch.inference_mode():
             # The last token is always computed, since its logits are wanted and only KV is kept.
             found = self._past.longest(ids[:-1]) if self._full_attention else None

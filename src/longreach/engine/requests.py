@@ -28,7 +28,7 @@ Prompt: TypeAlias = str | Sequence[Message] | Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. `temperature` 0 is greedy; `top_p` keeps the likeliest tokens that together have that mass.
+    """How tokens are chosen. `temperature` 0 is greedy; `top_p` keeps the likeliest tokens of that mass together.
 
     The answer ends before the first of the `stop` strings. Raises InputError for values out of range.
     """
@@ -77,17 +77,15 @@ class Completion:
 
 def check_prompt(prompt: Prompt) -> None:
     """Raises InputError unless `prompt` is a text, messages or token ids, and not empty."""
-    if isinstance(prompt, str) or not isinstance(prompt, Sequence):
-        if not isinstance(prompt, str):
-            raise InputError(f"a prompt is a text, a list of messages or a list of token ids, not {type(prompt).__name__}")
-        if not prompt:
-            raise InputError("the prompt is empty")
-        return
+    shapes = "a prompt is a text, a list of messages or a list of token ids"
+    if not isinstance(prompt, Sequence):
+        raise InputError(f"{shapes}, not {type(prompt).__name__}")
     if not prompt:
         raise InputError("the prompt is empty")
-    whole = all(isinstance(part, Message) for part in prompt) or all(type(part) is int for part in prompt)
-    if not whole:
-        raise InputError("a prompt is a text, a list of messages or a list of token ids, nothing mixed")
+    if isinstance(prompt, str):
+        return
+    if not (all(isinstance(part, Message) for part in prompt) or all(type(part) is int for part in prompt)):
+        raise InputError(f"{shapes}, nothing mixed")
 
 
 def check_prompts(prompts: Sequence[Prompt]) -> None:

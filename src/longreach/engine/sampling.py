@@ -21,7 +21,7 @@ def randomness(sampling: Sampling) -> torch.Generator:
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
     """A token for `logits` [vocab]. Raises ModelError where they are not numbers."""
     if not bool(torch.isfinite(logits.max())):  # the maximum is NaN where any value is
-        raise ModelError("the model computed values that are not numbers: try dtype float32 or bfloat16, or another model")
+        raise ModelError("the model computed values that are not numbers: try dtype float32 or another model")
     if sampling.temperature == 0:
         return int(logits.argmax())
     scaled = logits.to("cpu", torch.float64)

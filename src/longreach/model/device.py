@@ -45,7 +45,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_native_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware; without it bfloat16 is several times slower than float32."""
+    """Whether this processor multiplies bfloat16 in hardware; without that it is several times slower than float32."""
     import torch
 
     told = torch.cpu.get_capabilities()

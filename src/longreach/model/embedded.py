@@ -38,7 +38,7 @@ def ensure(*, cache: Path, offline: bool = False, report: fetch.Report | None = 
 
 
 def convert_into(file: Path, done: Path) -> None:
-    """Convert the GGUF `file` into the folder `done`, which appears in one step; one process at a time does the work."""
+    """Convert the GGUF `file` into the folder `done`, which appears in one step; one process at a time does it."""
     from filelock import FileLock
 
     from longreach.model.gguf import GGUF, convert

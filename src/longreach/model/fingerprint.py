@@ -12,8 +12,8 @@ _BLOCKS = 64
 def fingerprint(path: Path) -> str:
     """32 hexadecimal digits for a model folder or file.
 
-    Configuration and tokenizer are read whole. Of each file of weights the size and 64 blocks of 4 KiB spread evenly are
-    read, the first and last among them: training moves every weight, so two checkpoints differ there, and 100 GB are
+    Configuration and tokenizer are read whole. Of each file of weights the size and 64 blocks of 4 KiB, spread evenly
+    from its start to its end, are read: training moves every weight, so two checkpoints differ there, and 100 GB are
     read no slower than 1 MB. It tells models apart; it does not prove that a file is undamaged.
     """
     digest = hashlib.sha256()

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PRE_TOKENIZERS = {
     "gpt-2": (GPT2_WORDS,),
@@ -28,6 +29,9 @@ PRE_TOKENIZERS = {
     "qwen2": (LLAMA3_WORDS.replace("{1,3}", ""),),
 }
 """The patterns by which GGUF's `tokenizer.ggml.pre` cuts text before pairs are merged, applied one after another."""
+
+CONTROL, USER_DEFINED = 3, 4
+"""Kinds of tokens in `tokenizer.ggml.token_type`."""
 
 _WEIGHTS = {
     "attn_q": "self_attn.q_proj",
@@ -111,7 +115,7 @@ def _name(name: str) -> str:
 
 
 def convertible(gguf: GGUF) -> bool:
-    """Whether `convert` can do it: Llama without scaled rotary frequencies, and a tokenizer of which we know the rules."""
+    """Whether `convert` can do it: Llama without scaled rotary frequencies, and a tokenizer whose rules we know."""
     return gguf.architecture == "llama" and "rope_freqs.weight" not in gguf.tensor_names and knows_tokenizer(gguf)
 
 
@@ -133,13 +137,11 @@ def build_tokenizer(gguf: GGUF) -> Tokenizer:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    control, user_defined = 3, 4
+    named = list(zip(tokens, kinds, strict=True))
     tokenizer.add_special_tokens(
-        [AddedToken(t, normalized=False, special=True) for t, kind in zip(tokens, kinds, strict=True) if kind == control]
+        [AddedToken(t, normalized=False, special=True) for t, kind in named if kind == CONTROL]
     )
-    tokenizer.add_tokens(
-        [AddedToken(t, normalized=False) for t, kind in zip(tokens, kinds, strict=True) if kind == user_defined]
-    )
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in named if kind == USER_DEFINED])
     bos = gguf.get("tokenizer.ggml.bos_token_id")
     if gguf.get("tokenizer.ggml.add_bos_token", False) and bos is not None:
         first = tokens[bos]
@@ -171,7 +173,7 @@ def end_tokens(gguf: GGUF) -> list[int]:
     kinds = gguf.get("tokenizer.ggml.token_type", [])
     ends = [gguf.get("tokenizer.ggml.eos_token_id"), gguf.get("tokenizer.ggml.eot_token_id")]
     for at, kind in enumerate(kinds):
-        if kind == 3 and tokens[at] in ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>"):
+        if kind == CONTROL and tokens[at] in ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>"):
             ends.append(at)
     return list(dict.fromkeys(at for at in ends if at is not None))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,8 @@ _NOT_FILES = ["original/*", "onnx/*", "consolidated*"]
 class LoadedModel:
     """A causal language model in memory.
 
-    `model` and `tokenizer` are transformers' objects; `end_tokens` end an answer; `fingerprint` is the same for the same
-    weights, configuration and tokenizer; `context_length` is in tokens; `bytes` is what the weights take in memory.
+    `model` and `tokenizer` are transformers' objects; `end_tokens` end an answer; `fingerprint` is the same for
+    the same weights, configuration and tokenizer; `context_length` is in tokens; `bytes` is what the weights take in memory.
     """
 
     name: str
@@ -97,7 +96,8 @@ def _check(name: str, folder: Path) -> None:
         architectures = config.get("architectures") or []
     except (ValueError, AttributeError):
         raise ModelError(f"{file} is damaged: it is not a JSON object") from None
-    if architectures and not any("CausalLM" in a or "LMHead" in a or "ConditionalGeneration" in a for a in architectures):
+    writers = ("CausalLM", "LMHead", "ConditionalGeneration")
+    if architectures and not any(writer in architecture for architecture in architectures for writer in writers):
         raise ModelError(f"{name} is no causal language model but a {architectures[0]}: it cannot write answers")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{name} has no weights: there is no .safetensors file in {folder}")
@@ -108,8 +108,9 @@ def _network(name: str, folder: Path, gguf_file: str | None, dtype: torch.dtype)
     from transformers import AutoModelForCausalLM
 
     extra: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
+    load_weights: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, told = load_weights(
             folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, output_loading_info=True, **extra
         )
     except SafetensorError as error:
@@ -159,14 +160,15 @@ def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _from_hub(name: str, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download
     from huggingface_hub import errors as hub
+    from huggingface_hub import snapshot_download
 
-    fetch: Callable[..., str] = snapshot_download
     try:
-        return Path(fetch(name, allow_patterns=_FILES, ignore_patterns=_NOT_FILES, local_files_only=offline))
+        return Path(
+            snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_NOT_FILES, local_files_only=offline)
+        )
     except hub.GatedRepoError:
-        raise ModelError(f"{name} asks for its terms to be accepted on huggingface.co, and for a token (hf auth login)") from None
+        raise ModelError(f"accept the terms of {name} on huggingface.co, then log in with `hf auth login`") from None
     except hub.RepositoryNotFoundError:
         raise ModelError(f"no model is called {name!r}: it is neither a folder nor known to huggingface.co") from None
     except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled):
@@ -186,8 +188,9 @@ def _quieten() -> None:
     """Loading bars and hints of transformers are for notebooks; what matters is raised here as an error."""
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    quiet: Any = logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
 
 
 def _first_line(error: Exception) -> str:

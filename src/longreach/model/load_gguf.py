@@ -16,7 +16,7 @@ def folder_of(file: Path, cache: Path) -> tuple[Path, str | None]:
     cache, or `(folder, file name)` where transformers shall read the file itself. Raises ModelError."""
     gguf = GGUF(file)
     if "rope_freqs.weight" in gguf.tensor_names:
-        raise ModelError(f"{file} has scaled rotary frequencies, which cannot be read from GGUF: load the original model")
+        raise ModelError(f"{file} scales its rotary frequencies, which is not supported here: load the original model")
     if convertible(gguf):
         told = file.stat()
         key = hashlib.sha256(f"{file.resolve()} {told.st_size} {told.st_mtime_ns}".encode()).hexdigest()[:8]
@@ -39,4 +39,5 @@ def tokenizer_of(file: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     options = {key: value for key, value in tokenizer_config(gguf).items() if key != "tokenizer_class"}
-    return PreTrainedTokenizerFast(tokenizer_object=build_tokenizer(gguf), **options)
+    make: Any = PreTrainedTokenizerFast
+    return make(tokenizer_object=build_tokenizer(gguf), **options)

@@ -29,7 +29,7 @@ def kind(name: str) -> Kind:
         raise ModelError(f"there is no file {name}")
     if path.is_file():
         raise ModelError(f"{name} is a file, but not a .gguf file: name the folder that holds config.json")
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or path.parent.is_dir() and path.parent != Path():
+    if name.startswith(("/", ".", "~")) or name.count("/") > 1 or (path.parent != Path() and path.parent.is_dir()):
         raise ModelError(f"there is no folder {name}")
     if _HUB_ID.fullmatch(name):
         return "hub"
