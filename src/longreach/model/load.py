@@ -24,8 +24,8 @@ _NOT_FILES = ["original/*", "onnx/*", "consolidated*"]
 class LoadedModel:
     """A causal language model in memory.
 
-    `model` and `tokenizer` are transformers' objects; `end_tokens` end an answer; `fingerprint` is the same for
-    the same weights, configuration and tokenizer; `context_length` is in tokens; `bytes` is what the weights take in memory.
+    `model` and `tokenizer` are transformers' objects; `end_tokens` end an answer; `fingerprint` is the same for the
+    same weights, configuration and tokenizer; `context_length` is in tokens; `bytes` is what the weights take.
     """
 
     name: str

@@ -21,7 +21,7 @@ def kind(name: str) -> Kind:
     if re.match(r"https?://", name):
         return "url"
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():
         return "folder"
     if path.suffix == ".gguf":
         if path.is_file():
