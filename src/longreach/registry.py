@@ -52,9 +52,9 @@ def parse(text: str) -> Spec:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         raise SpecError(f"cannot read the spec {text!r}: write name or name(key=value, ...)") from None
+    if isinstance(tree, ast.Name):
+        return Spec(tree.id)
     spec = _value(tree, text)
-    if isinstance(spec, str) and isinstance(tree, ast.Name):
-        return Spec(spec)
     if isinstance(spec, Spec):
         return spec
     raise SpecError(f"cannot read the spec {text!r}: write name or name(key=value, ...)")

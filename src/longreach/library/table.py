@@ -1,0 +1,145 @@
+"""The chunk table: text, terms and vectors of every chunk, in Lance, by version.
+
+A reader opens the version that the catalog pins and sees nothing else. The one writer adds versions on top; whatever
+lies above the pinned version when it starts was never finished and is undone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longreach.library.identity import text_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from longreach.library.embed import Vectors
+
+NAME = "chunks"
+EXACT = 20_000
+"""Chunks up to which a nearest-neighbour search compares with every vector."""
+_FOREVER = timedelta(days=365 * 100)
+KEPT = 600.0
+"""Seconds for which a version that a reader may still hold is kept after it is superseded."""
+
+
+class ChunkTable:
+    """The chunk table in `folder`; any thread may read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._database: Any = None
+        self._open: tuple[int, Any] | None = None
+
+    def at(self, version: int) -> Any:
+        """The table as it was at `version`, to be read only."""
+        with self._lock:
+            if self._open is None or self._open[0] != version:
+                self._open = (version, self._connect().open_table(NAME, version=version))
+            return self._open[1]
+
+    def writable(self, version: int, dim: int) -> Any:
+        """The newest state of the table, made equal to `version` first; version 0 makes the table anew."""
+        database = self._connect()
+        if version == 0:
+            return self._create(dim)
+        table = database.open_table(NAME)
+        if table.version != version:
+            table.checkout(version)
+            table.restore()
+        return table
+
+    def _connect(self) -> Any:
+        if self._database is None:
+            import lancedb
+
+            self._database = lancedb.connect(self.folder)
+        return self._database
+
+    def _create(self, dim: int) -> Any:
+        from lancedb.index import FTS, BTree
+
+        database = self._connect()
+        if (self.folder / f"{NAME}.lance").exists():  # of a writer that died before it could pin anything
+            database.drop_table(NAME)
+        table = database.create_table(NAME, schema=schema(dim))
+        table.create_index("text", config=FTS(with_position=False))
+        table.create_index("document", config=BTree())
+        return table
+
+
+def schema(dim: int) -> pa.Schema:
+    """The columns of the chunk table; `document` is an ordinal of the catalog, `key` the `text_key` of the text."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("document", pa.int64()),
+            ("start", pa.int64()),
+            ("end", pa.int64()),
+            ("tokens", pa.int32()),
+            ("page", pa.int32()),
+            ("section", pa.string()),
+            ("text", pa.string()),
+            ("key", pa.int64()),
+            ("vector", pa.list_(pa.float32(), dim)),
+        ]
+    )
+
+
+def replace(table: Any, gone: Sequence[int], rows: Sequence[dict[str, Any]], vectors: Vectors) -> None:
+    """Take the chunks of the documents `gone` out and put `rows` with their `vectors` in. Two versions at most."""
+    import pyarrow as pa
+
+    for start in range(0, len(gone), 10_000):
+        table.delete(f"document IN ({', '.join(map(str, gone[start : start + 10_000]))})")
+    if rows:
+        wanted = schema(vectors.shape[1])
+        columns: dict[str, Any] = {name: [row[name] for row in rows] for name in wanted.names if name != "vector"}
+        columns["vector"] = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        table.add(pa.table(columns, schema=wanted))
+
+
+def vectors_of_texts(table: Any, texts: Sequence[str]) -> dict[str, Any]:
+    """The vectors of those `texts` that are in the table already."""
+    found: dict[str, Any] = {}
+    keys = sorted({text_key(text) for text in texts})
+    wanted = set(texts)
+    for start in range(0, len(keys), 1000):
+        among = ", ".join(map(str, keys[start : start + 1000]))
+        rows = table.search().where(f"key IN ({among})").select(["text", "vector"]).limit(None).to_arrow()
+        for text, vector in zip(rows["text"].to_pylist(), matrix(rows), strict=True):
+            if text in wanted:
+                found.setdefault(text, vector)
+    return found
+
+
+def matrix(rows: Any) -> Any:
+    """The column `vector` of an Arrow table as `[rows, dim]`."""
+    import numpy as np
+
+    column = rows["vector"].combine_chunks()
+    dim = column.type.list_size
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float32, copy=False)
+
+
+def maintain(table: Any) -> None:
+    """Merge small fragments and bring the indices up to date; nothing that a pinned version needs is touched."""
+    from lancedb.index import HnswSq
+
+    table.optimize(cleanup_older_than=_FOREVER)
+    if table.count_rows() > EXACT and not any("vector" in index.columns for index in table.list_indices()):
+        table.create_index("vector", config=HnswSq(distance_type="dot", num_partitions=1))
+
+
+def prune(table: Any, kept_from: float) -> None:
+    """Delete versions written before `kept_from` (seconds since 1970), and files that no version uses."""
+    age = max(time.time() - kept_from, KEPT)
+    table.optimize(cleanup_older_than=timedelta(seconds=age), delete_unverified=True)

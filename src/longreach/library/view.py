@@ -1,0 +1,127 @@
+"""A view: the library at one moment, narrowed by filters. All that a search reads goes through one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from longreach.library import table as chunk_table
+from longreach.library.catalog import Catalog, Selection
+from longreach.types import Chunk, DocumentInfo, Hit
+
+if TYPE_CHECKING:
+    from longreach.library.embed import Vectors
+
+Ranking = dict[int, float]
+"""Scores by row, best first. A row number means something within one view only."""
+
+_COLUMNS = ["id", "document", "start", "end", "tokens", "page", "section", "text"]
+_FEW = 1000
+"""Chunks left by a filter up to which comparing with each is quicker than the index."""
+
+
+@dataclass
+class View:
+    """`table` is None in a library without chunks, `chunks` their number; `selection` is None where nothing is
+    filtered."""
+
+    catalog: Catalog
+    table: Any
+    chunks: int
+    selection: Selection | None = None
+    _predicate: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.selection is not None:
+            self._predicate = _within(self.selection.runs)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no chunk can be found here."""
+        return self.table is None or (self.chunks if self.selection is None else self.selection.chunks) == 0
+
+    def lexical(self, query: str, k: int) -> Ranking:
+        """BM25 over the words of `query`, each at least once (k1 = 1.2, b = 0.75)."""
+        from lancedb.query import MatchQuery
+
+        if self.empty or not (clean := _searchable(query)):
+            return {}
+        search = self.table.search(MatchQuery(clean, "text"), query_type="fts").select(["_score"])
+        rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
+        return _ranking(rows["_rowid"].to_pylist(), rows["_score"].to_pylist())
+
+    def nearest(self, vector: Vectors, k: int) -> Ranking:
+        """Inner products with `vector`; exact where few chunks come into question."""
+        if self.empty:
+            return {}
+        search = self.table.search(vector, vector_column_name="vector").distance_type("dot").select(["_distance"])
+        if self.chunks <= chunk_table.EXACT or (self.selection and self.selection.chunks <= _FEW):
+            search = search.bypass_vector_index()
+        else:
+            search = search.ef(max(150, k + k // 2)).refine_factor(1)  # the index holds bytes; refined scores are exact
+        rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
+        return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
+
+    def hits(self, scores: Sequence[tuple[int, float, Mapping[str, float]]]) -> list[Hit]:
+        """Hits from rows, each with its score and the scores of the stages before, in the order given."""
+        rows = self._take([row for row, _, _ in scores], _COLUMNS)
+        infos = self.catalog.infos_of(row["document"] for row in rows.values())
+        return [
+            Hit(self._chunk(rows[row], infos), infos[rows[row]["document"]], score, stages)
+            for row, score, stages in scores
+        ]
+
+    def vectors(self, rows: Sequence[int]) -> Vectors:
+        """The vectors of `rows`, `[rows, dim]`."""
+        import numpy as np
+
+        found = self.table.take_row_ids(list(rows)).select(["vector"]).with_row_id().to_arrow()
+        place = {row: index for index, row in enumerate(found["_rowid"].to_pylist())}
+        vectors: Vectors = chunk_table.matrix(found)[np.array([place[row] for row in rows], int)]
+        return vectors
+
+    def chunks_of(self, ids: Sequence[str]) -> list[Chunk]:
+        """Chunks by their ids, in that order; unknown ids are left out."""
+        if self.table is None or not ids:
+            return []
+        known = [id for id in ids if id.isalnum() and id.isascii()]
+        among = ", ".join(f"'{id}'" for id in known)
+        found = self.table.search().where(f"id IN ({among})").select(_COLUMNS).limit(None).to_arrow().to_pylist()
+        infos = self.catalog.infos_of(row["document"] for row in found)
+        chunks = {row["id"]: self._chunk(row, infos) for row in found}
+        return [chunks[id] for id in ids if id in chunks]
+
+    def _filtered(self, search: Any) -> Any:
+        return search if self._predicate is None else search.where(self._predicate, prefilter=True)
+
+    def _take(self, rows: Sequence[int], columns: list[str]) -> dict[int, dict[str, Any]]:
+        if not rows:
+            return {}
+        found = self.table.take_row_ids(list(rows)).select(columns).with_row_id().to_arrow()
+        return {row["_rowid"]: row for row in found.to_pylist()}
+
+    def _chunk(self, row: Mapping[str, Any], infos: Mapping[int, DocumentInfo]) -> Chunk:
+        document_id, text = infos[row["document"]].id, row["text"]
+        if "\ufffd" in text:  # it may stand for what Arrow cannot hold
+            document = self.catalog.get(document_id)
+            text = document.text[row["start"] : row["end"]] if document else text
+        section = tuple(json.loads(row["section"]))
+        return Chunk(row["id"], document_id, row["start"], row["end"], text, row["tokens"], section, row["page"])
+
+
+def _within(runs: Sequence[tuple[int, int]]) -> str:
+    single = [str(first) for first, last in runs if first == last]
+    parts = [f"document IN ({', '.join(single)})"] if single else []
+    parts += [f"document BETWEEN {first} AND {last}" for first, last in runs if first != last]
+    return " OR ".join(parts) or "false"
+
+
+def _searchable(query: str) -> str:
+    return query.encode("utf-8", "replace").decode("utf-8").replace("\x00", " ").strip()
+
+
+def _ranking(rows: list[int], scores: list[float]) -> Ranking:
+    order = sorted(range(len(rows)), key=lambda index: (-scores[index], rows[index]))
+    return {rows[index]: scores[index] for index in order}

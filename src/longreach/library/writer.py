@@ -1,0 +1,212 @@
+"""Writing: documents are queued, chunked and embedded, and become part of the library a batch at a time.
+
+A batch is whole documents. Its chunks go to the chunk table first; then one transaction of the catalog writes the
+documents and pins the new version. Killed in between, the library is what it was before the batch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from longreach.library import catalog as catalogs
+from longreach.library import table as tables
+from longreach.library.catalog import Catalog, Entry, Record, Stamp
+from longreach.library.identity import chunk_ids, content_hash, text_key
+from longreach.library.values import AddReport, Progress, ProgressCallback
+from longreach.types import Document, Span, TokenCounter
+
+if TYPE_CHECKING:
+    from longreach.corpus.chunk import Chunker
+    from longreach.library.embed import Embedder, Vectors
+
+BATCH_CHUNKS = 512
+"""Chunks after which a batch is written: what an interruption can cost, against the price of a version."""
+_EMBEDDED_AT_ONCE = 128
+
+
+@dataclass
+class Writer:
+    """One run of writing; the caller holds the writer's lock. `put` and `remove` queue, `finish` completes the run."""
+
+    catalog: Catalog
+    table: tables.ChunkTable
+    encoder: Callable[[], Embedder]
+    chunker: Callable[[], Chunker]
+    count: TokenCounter
+    progress: ProgressCallback | None = None
+    total: int = 0
+    bytes_total: int = 0
+    report: AddReport = field(default_factory=AddReport)
+    _records: dict[str, Record] = field(init=False)
+    _entries: list[Entry] = field(default_factory=list)
+    _rows: list[list[dict[str, Any]]] = field(default_factory=list)
+    _gone: list[int] = field(default_factory=list)
+    _stamps: list[tuple[int, Stamp]] = field(default_factory=list)
+    _done: int = 0
+    _bytes: int = 0
+    _queued_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self._records = self.catalog.records()
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The documents of the library, those queued included, by id."""
+        return self._records
+
+    def put(self, document: Document, stamp: Stamp | None = None) -> None:
+        """Add `document`, or let it take the place of the one with its id; nothing is done where both say the same."""
+        digest = content_hash(document)
+        known = self._records.get(document.id)
+        size = stamp.size if stamp else len(document.text)
+        if known is not None and known.hash == digest:
+            if stamp is not None and stamp != known.stamp and known.ordinal >= 0:
+                self._stamps.append((known.ordinal, stamp))
+            self.unchanged(size)
+            return
+        if known is not None and known.ordinal < 0:  # queued in this very run under the same id
+            self.flush()
+            known = self._records[document.id]
+        if known is None:
+            self.report.added += 1
+        else:
+            self.report.updated += 1
+            self._gone.append(known.ordinal)
+        rows = self._chunks(document)
+        self._entries.append(Entry(document, digest, len(rows), sum(row["tokens"] for row in rows), stamp))
+        self._rows.append(rows)
+        self._records[document.id] = Record(-1, document.id, document.source, digest, stamp)
+        self._queued_bytes += size
+        if sum(map(len, self._rows)) >= BATCH_CHUNKS:
+            self.flush()
+
+    def unchanged(self, size: int) -> None:
+        """Count a document of `size` bytes that need not be touched."""
+        self.report.unchanged += 1
+        self._tell(1, size)
+
+    def skip(self, path: str, reason: str, size: int = 0) -> None:
+        """Count a file that cannot be read."""
+        self.report.skipped.append((path, reason))
+        self._tell(1, size)
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Take out the documents among `ids` that are in the library."""
+        for document_id in ids:
+            known = self._records.get(document_id)
+            if known is None:
+                continue
+            if known.ordinal < 0:
+                self.flush()
+                known = self._records[document_id]
+            self._gone.append(known.ordinal)
+            del self._records[document_id]
+            self.report.removed += 1
+
+    def flush(self) -> None:
+        """Make what is queued part of the library."""
+        if not (self._entries or self._gone or self._stamps):
+            return
+        began = time.time()
+        version = self.catalog.pinned().version
+        rows = [row for rows in self._rows for row in rows]
+        first = self.catalog.next_ordinal()
+        for ordinal, own in enumerate(self._rows, first):
+            for row in own:
+                row["document"] = ordinal
+        if rows or (self._gone and version):
+            dim = self.encoder().dim if rows else 0
+            table = self.table.writable(version, dim)
+            tables.replace(table, self._gone, rows, self._embed(table, [row["text"] for row in rows]))
+            version = table.version
+        with self.catalog.writing() as connection:
+            catalogs.delete(connection, self._gone)
+            for ordinal, entry in enumerate(self._entries, first):
+                catalogs.insert(connection, ordinal, entry)
+            for ordinal, stamp in self._stamps:
+                catalogs.restamp(connection, ordinal, stamp)
+            if rows:
+                encoder = self.encoder()
+                catalogs.set_header(connection, {"fingerprint": encoder.fingerprint, "dim": str(encoder.dim)})
+            catalogs.pin(connection, version, began)
+        for ordinal, entry in enumerate(self._entries, first):
+            about = entry.document
+            self._records[about.id] = Record(ordinal, about.id, about.source, entry.hash, entry.stamp)
+        self.report.chunks += len(rows)
+        written, size = len(self._entries), self._queued_bytes
+        self._entries, self._rows, self._gone, self._stamps, self._queued_bytes = [], [], [], [], 0
+        self._tell(written, size)
+
+    def finish(self) -> AddReport:
+        """Write what is queued, then bring the indices up to date and drop versions that nobody reads any more."""
+        self.flush()
+        version = self.catalog.pinned().version
+        if version and self.report.added + self.report.updated + self.report.removed:
+            self.maintain(version)
+        return self.report
+
+    def maintain(self, version: int) -> None:
+        """Tidy the chunk table, which stands at `version`."""
+        self._tell(0, 0, "updating the indices")
+        began = time.time()
+        table = self.table.writable(version, 0)
+        tables.maintain(table)
+        with self.catalog.writing() as connection:
+            catalogs.pin(connection, table.version, began)
+        tables.prune(table, self.catalog.superseded_before(time.time() - tables.KEPT))
+        if table.version != self.catalog.pinned().version:
+            with self.catalog.writing() as connection:
+                catalogs.pin(connection, table.version, began)
+
+    def _chunks(self, document: Document) -> list[dict[str, Any]]:
+        spans: Sequence[Span] = self.chunker().chunk(document)
+        texts = [document.text[span.start : span.end] for span in spans]
+        many = getattr(self.count, "many", None)
+        counts = many(texts) if many else [self.count(text) for text in texts]
+        return [
+            {
+                "id": id,
+                "start": span.start,
+                "end": span.end,
+                "tokens": tokens,
+                "page": document.place(span.start).page if document.anchors else None,
+                "section": json.dumps(span.section),
+                "text": _storable(text),
+                "key": text_key(_storable(text)),
+            }
+            for id, span, text, tokens in zip(chunk_ids(document.id, texts), spans, texts, counts, strict=True)
+        ]
+
+    def _embed(self, table: Any, texts: Sequence[str]) -> Vectors:
+        """The vectors of `texts`; a text that is in the library, or comes twice, is not computed again."""
+        import numpy as np
+
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        vectors = tables.vectors_of_texts(table, texts)
+        missing = [text for text in dict.fromkeys(texts) if text not in vectors]
+        missing.sort(key=len)
+        for start in range(0, len(missing), _EMBEDDED_AT_ONCE):
+            part = missing[start : start + _EMBEDDED_AT_ONCE]
+            vectors.update(zip(part, self.encoder().embed_documents(part), strict=True))
+            share = min(1.0, (start + len(part)) / len(missing))
+            self._tell(0, 0, "embedding", ahead=int(self._queued_bytes * share))
+        return np.stack([vectors[text] for text in texts]).astype(np.float32, copy=False)
+
+    def _tell(self, documents: int, size: int, message: str = "", ahead: int = 0) -> None:
+        self._done += documents
+        self._bytes += size
+        if self.progress:
+            done = self._bytes + ahead
+            self.progress(
+                Progress(self._done, max(self.total, self._done), done, max(self.bytes_total, done), message)
+            )
+
+
+def _storable(text: str) -> str:
+    """`text` with each lone surrogate, which Arrow cannot hold, as one U+FFFD; equally long."""
+    return text if text.isascii() else "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)

@@ -1,0 +1,3 @@
+from hashed import opened
+
+__all__ = ["opened"]
