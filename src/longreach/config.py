@@ -1,5 +1,5 @@
-"""Settings, in order of precedence: arguments, `LONGREACH_*` in the environment, `longreach.toml` in the working folder,
-then in the user's configuration folder, then the defaults below."""
+"""Settings, in order of precedence: arguments, `LONGREACH_*` in the environment, `longreach.toml` in the working
+folder, then in the user's configuration folder, then the defaults below."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ class Settings(BaseSettings):
     retriever: str = "hybrid"
     reranker: str = "none"
     chooser: str = "top_k"
+    order: str = "ends"
     k: int = Field(default=8, ge=1, le=1000)
     prompt_tokens: int = Field(default=2048, ge=64)
     max_tokens: int = Field(default=128, ge=1)
-    answer: Literal["auto", "generate", "extract"] = "auto"
+    answer: str = "auto"
 
     @classmethod
     def settings_customise_sources(

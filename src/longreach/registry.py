@@ -95,7 +95,7 @@ class Family(Generic[T]):
         def add(cls: C) -> C:
             if not is_dataclass(cls):
                 raise TypeError(f"{cls.__name__} must be a dataclass to be registered as {name!r}")
-            self._classes[name] = cls
+            self._classes[name] = cls  # type: ignore[assignment]
             return cls
 
         return add

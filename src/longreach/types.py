@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 MetadataValue: TypeAlias = str | int | float | bool
 Metadata: TypeAlias = Mapping[str, MetadataValue]
 TokenCounter: TypeAlias = Callable[[str], int]
-"""Counts the tokens of a text as the answering model would."""
+"""Counts the tokens of a text as the answering model would; a method `many(texts)`, if it has one, counts a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +55,27 @@ class Document:
 
     def place(self, offset: int) -> Place:
         """The page, section and line of the character at `offset`; `0 <= offset <= len(text)`."""
+        page, section = self._landmarks[bisect.bisect_right(self._anchor_offsets, offset)]
+        return Place(page, section, bisect.bisect_right(self._line_starts, offset))
+
+    @cached_property
+    def _anchor_offsets(self) -> list[int]:
+        return [anchor.offset for anchor in self.anchors]
+
+    @cached_property
+    def _landmarks(self) -> list[tuple[int | None, tuple[str, ...]]]:
+        """The page and section in force before the first anchor and after each one."""
         page: int | None = None
         section: list[tuple[int, str]] = []
-        for anchor in self.anchors[: bisect.bisect_right(self._anchor_offsets, offset)]:
+        landmarks: list[tuple[int | None, tuple[str, ...]]] = [(None, ())]
+        for anchor in self.anchors:
             if anchor.kind == "page":
                 page = int(anchor.label)
             else:
                 section = [(level, label) for level, label in section if level < anchor.level]
                 section.append((anchor.level, anchor.label))
-        line = bisect.bisect_right(self._line_starts, offset)
-        return Place(page, tuple(label for _, label in section), line)
-
-    @cached_property
-    def _anchor_offsets(self) -> list[int]:
-        return [anchor.offset for anchor in self.anchors]
+            landmarks.append((page, tuple(label for _, label in section)))
+        return landmarks
 
     @cached_property
     def _line_starts(self) -> list[int]:
@@ -122,8 +129,8 @@ class DocumentInfo:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A chunk found by a retriever. `score` ranks it among the hits of one search, higher is better; `scores` keeps what
-    each stage gave it, by the stage's name ("bm25", "dense", "hybrid", "cross_encoder")."""
+    """A chunk found by a retriever. `score` ranks it among the hits of one search, higher is better; `scores` keeps
+    what each stage gave it, by the stage's name ("bm25", "dense", "hybrid", "cross_encoder")."""
 
     chunk: Chunk
     document: DocumentInfo
@@ -137,7 +144,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk chosen for a prompt: `number` is its place there, counted from 1; `text` is what the model reads of it."""
+    """A chunk chosen for a prompt: `number` is its place there, from 1; `text` is what the model reads of it."""
 
     number: int
     hit: Hit

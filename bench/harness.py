@@ -1,0 +1,188 @@
+"""What every benchmark shares: its arguments, its table, its JSON.
+
+A benchmark is a function from options to a `Result`; `run` does the rest:
+
+    def measure(options: Options) -> Result:
+        return Result(rows=[{"method": "x", "seconds": 0.1}], bars=[at_most("x", 0.1, 0.5)])
+
+    if __name__ == "__main__":
+        run("name", measure, about="What it measures.")
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("longreach", "torch", "transformers", "tokenizers", "lancedb", "kreuzberg", "numpy", "bm25s")
+
+Row = Mapping[str, str | int | float | bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A value beside what it must reach."""
+
+    name: str
+    value: float
+    bar: float
+    holds: bool
+
+
+def at_least(name: str, value: float, bar: float) -> Bar:
+    """A bar that holds where `value` is not below it."""
+    return Bar(name, value, bar, value >= bar)
+
+
+def at_most(name: str, value: float, bar: float) -> Bar:
+    """A bar that holds where `value` is not above it."""
+    return Bar(name, value, bar, value <= bar)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`rows` have the same keys, which become the table's columns; `notes` are printed under it."""
+
+    rows: Sequence[Row]
+    bars: Sequence[Bar] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`quick` asks for a run of less than a minute; `data` is the folder of evaluation data; `extra` holds the
+    benchmark's own arguments."""
+
+    quick: bool
+    data: Path
+    extra: argparse.Namespace = field(default_factory=argparse.Namespace)
+
+
+def run(
+    name: str,
+    measure: Callable[[Options], Result],
+    *,
+    about: str,
+    arguments: Callable[[argparse.ArgumentParser], object] | None = None,
+) -> None:
+    """Read the command line, measure, print the table and the bars, write the JSON.
+
+    `arguments` may add the benchmark's own to the parser. Exits with 1 where a bar does not hold in a full run.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--quick", action="store_true", help="under a minute; only a hint")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write environment, rows and bars here")
+    if arguments:
+        arguments(parser)
+    given = parser.parse_args()
+    data = Path(os.environ.get("LONGREACH_DATA", ROOT.parent / "shared" / "data"))
+    started = time.perf_counter()
+    result = measure(Options(given.quick, data, given))
+    seconds = time.perf_counter() - started
+    report = {
+        "benchmark": name,
+        "quick": given.quick,
+        "command": " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]]),
+        "seconds": round(seconds, 1),
+        "environment": environment(),
+        "rows": list(result.rows),
+        "bars": [asdict(bar) for bar in result.bars],
+        "notes": list(result.notes),
+    }
+    show(name, result, quick=given.quick)
+    if given.json:
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if not given.quick and not all(bar.holds for bar in result.bars):
+        raise SystemExit(1)
+
+
+def show(name: str, result: Result, *, quick: bool) -> None:
+    """Print the table, the bars and the notes."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    columns = list(result.rows[0]) if result.rows else []
+    table = Table(title=name, title_justify="left")
+    for column in columns:
+        numeric = all(isinstance(row[column], int | float) or row[column] is None for row in result.rows)
+        table.add_column(column, justify="right" if numeric else "left")
+    for row in result.rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    console.print(table)
+    for bar in result.bars:
+        verdict = "[green]holds[/]" if bar.holds else "[red]does not hold[/]"
+        console.print(f"{bar.name}: {_cell(bar.value)} (bar {_cell(bar.bar)}) {verdict}")
+    for note in [*result.notes, *(["quick run: only a hint"] if quick else [])]:
+        console.print(note, style="dim", highlight=False)
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were taken on."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
+        "revision": _revision(),
+        **_torch(),
+    }
+
+
+def _torch() -> dict[str, Any]:
+    torch = sys.modules.get("torch")  # never imported for its own sake
+    if torch is None:
+        return {}
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"torch_threads": torch.get_num_threads(), "gpus": gpus}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _revision() -> str:
+    """The commit, with "+" where the tree has been changed since."""
+    try:
+        commit = _git("rev-parse", "--short=12", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

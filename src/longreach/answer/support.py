@@ -1,0 +1,134 @@
+"""Which sentences of the passages support an answer, and whether any does.
+
+An answer's sentence is supported where a sentence of a passage (or two neighbours) holds its numbers, and most of the words
+that the question did not already give, rare words counting more. This is lexical on purpose: it cannot be talked into
+seeing support that is not there, and it needs no model.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from longreach.answer import Quote
+from longreach.corpus.sentences import sentences
+from longreach.types import Passage
+
+ENOUGH = 0.6
+"""The share of a sentence's new words, weighted by rarity, that must stand in the quote."""
+
+_WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
+_FUNCTION_WORDS = frozenset(
+    """a about according after again all also although am an and answer any are as at based be because been before being
+    both but by can could did do does during each either for from given had has have he her here hers him his how however i
+    if in into is it its itself just may might more most much must my no nor not of on one or other our out over own
+    passage passages provided question same she should so some such than that the their them then there therefore these
+    they this those through to too under until up upon very was we were what when where whether which while who whom whose
+    why will with within would you your s t context text document documents information stated mentioned""".split()
+)
+
+
+def words(text: str) -> list[str]:
+    """The words of `text`, case folded, a plural or possessive s taken off."""
+    return [_stem(match.group().casefold()) for match in _WORD.finditer(text)]
+
+
+def content_words(text: str) -> set[str]:
+    """The words of `text` that carry its content."""
+    return {word for word in words(text) if word not in _FUNCTION_WORDS}
+
+
+def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str, list[Quote]]:
+    """The sentences of `text` that the passages support, and the quotes that do, best first.
+
+    Without support for any sentence both are empty. A text of which all is supported comes back as it was.
+    """
+    windows = _windows(passages)
+    rarity = _Rarity(window_words for _, _, _, window_words in windows)
+    asked = content_words(question)
+    kept: list[str] = []
+    quotes: dict[tuple[str, int, int], Quote] = {}
+    claims = [text[start:end] for start, end in sentences(text)]
+    for claim in claims:
+        quote = _best(claim, asked, windows, rarity)
+        if quote is None:
+            continue
+        kept.append(claim)
+        key = (quote.passage.chunk.id, quote.start, quote.end)
+        if key not in quotes or quotes[key].score < quote.score:
+            quotes[key] = quote
+    best_first = sorted(quotes.values(), key=lambda quote: -quote.score)
+    return (text if len(kept) == len(claims) else "".join(kept)).strip(), best_first
+
+
+def best_sentence(question: str, passage: Passage, start: int, end: int) -> tuple[int, int]:
+    """The sentence of the passage's chunk around `[start, end)`, wide enough to hold it."""
+    spans = [span for span in sentences(passage.chunk.text) if span[1] > start and span[0] < end]
+    first, last = (spans[0][0], spans[-1][1]) if spans else (start, end)
+    return _trim(passage.chunk.text, min(first, start), max(last, end))
+
+
+_Window = tuple[Passage, int, int, frozenset[str]]
+
+
+def _windows(passages: Sequence[Passage]) -> list[_Window]:
+    """Each sentence of each passage, and each pair of neighbours, with its words."""
+    windows: list[_Window] = []
+    for passage in passages:
+        spans = [_trim(passage.chunk.text, start, end) for start, end in sentences(passage.chunk.text)]
+        pairs = [(a[0], b[1]) for a, b in zip(spans, spans[1:], strict=False)]
+        for start, end in [*spans, *pairs]:
+            if end > start:
+                windows.append((passage, start, end, frozenset(words(passage.chunk.text[start:end]))))
+    return windows
+
+
+class _Rarity:
+    """How much a word counts: log inverse frequency among the windows, as BM25 has it."""
+
+    def __init__(self, windows: Iterable[frozenset[str]]) -> None:
+        self.total = 0
+        self.counts: Counter[str] = Counter()
+        for window in windows:
+            self.total += 1
+            self.counts.update(window)
+
+    def __call__(self, chosen: Iterable[str]) -> float:
+        return sum(math.log1p((self.total + 0.5) / (self.counts[word] + 0.5)) for word in chosen)
+
+
+def _best(claim: str, asked: set[str], windows: Sequence[_Window], rarity: _Rarity) -> Quote | None:
+    said = content_words(claim)
+    new = said - asked
+    if not new and not said & asked:
+        return None
+    numbers = {word for word in new if any(c.isdigit() for c in word)}
+    needed = new or said
+    whole, all_asked = rarity(needed), rarity(asked) or 1.0
+    best: tuple[float, float, float, int] | None = None
+    found: Quote | None = None
+    for passage, start, end, held in windows:
+        if not numbers <= held:
+            continue
+        share = rarity(needed & held) / whole
+        if share < ENOUGH:
+            continue
+        rank = (round(share, 3), rarity(asked & held) / all_asked, passage.hit.score, start - end)
+        if best is None or rank > best:
+            best, found = rank, Quote(passage, start, end, share)
+    return found
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _stem(word: str) -> str:
+    word = word.removesuffix("'s").removesuffix("’s")
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word

@@ -1,0 +1,126 @@
+"""`longreach doctor`: what is installed, which models and devices there are, what is slow and why."""
+
+from __future__ import annotations
+
+import platform
+import time
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from typing import Any
+
+from rich.markup import escape
+
+from longreach.cli.common import JsonOption, LibraryOption, ModelOption, out, print_json
+from longreach.config import Settings, load_settings, settings_files
+from longreach.errors import LongreachError
+
+PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "lancedb", "kreuzberg", "sentencex", "openai")
+PREFILL_TOKENS = 512
+DECODE_TOKENS = 16
+
+
+def doctor(model: ModelOption = None, library: LibraryOption = None, as_json: JsonOption = False) -> None:
+    """Say what is installed, which models and devices there are, and what is slow and why."""
+    settings = load_settings(model=model, library=library)
+    report = {
+        "versions": _versions(),
+        "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},
+        "device": _device(),
+        "models": _models(settings),
+        "library": _library(settings),
+    }
+    report["speed"] = _speed(settings)
+    report["advice"] = _advice(report, settings)
+    if as_json:
+        print_json(report)
+        return
+    for title, content in report.items():
+        out.print(f"[bold]{title}[/]")
+        lines = content.items() if isinstance(content, dict) else [("-", line) for line in content]
+        for name, value in lines:
+            out.print(f"  {name:<22} {escape(str(value))}" if name != "-" else f"  - {escape(str(value))}")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"longreach": version_of("longreach"), "python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version_of(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    from longreach.model.device import choose_device, choose_dtype, has_native_bfloat16
+
+    device = choose_device("auto")
+    found: dict[str, Any] = {
+        "chosen": str(device),
+        "dtype": str(choose_dtype("auto", device)).removeprefix("torch."),
+        "cpu threads": torch.get_num_threads(),
+        "cpu bfloat16": "native" if has_native_bfloat16() else "emulated",
+    }
+    for at in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(at)
+        found[f"cuda:{at}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    return found
+
+
+def _models(settings: Settings) -> dict[str, str]:
+    from longreach.fetch import status
+
+    states = {f"embedded {s.wheel.name}": str(s.folder) if s.present else "not fetched" for s in status(settings.cache)}
+    return {"model": settings.model, "encoder": settings.encoder, **states}
+
+
+def _library(settings: Settings) -> dict[str, Any]:
+    from longreach.library import Library
+
+    try:
+        with Library.open(settings.library, cache=settings.cache) as library:
+            stats = library.stats()
+    except LongreachError as error:
+        return {"state": str(error)}
+    return {"path": str(settings.library), "documents": stats.documents, "chunks": stats.chunks, "bytes": stats.bytes}
+
+
+def _speed(settings: Settings) -> dict[str, Any]:
+    """Rates of the chosen model: one prefill and a few decoded tokens, after a warm-up."""
+    from longreach.engine import Engine
+
+    try:
+        began = time.perf_counter()
+        engine = Engine.load(settings.model, offline=True, reuse_bytes=0)
+        loaded = time.perf_counter() - began
+        text = "The quick brown fox jumps over the lazy dog. " * PREFILL_TOKENS
+        prompt = engine.encode(text)[: min(PREFILL_TOKENS, engine.context_length // 2)]
+        engine.generate([prompt], max_tokens=2)
+        completion = engine.generate([prompt], max_tokens=DECODE_TOKENS)[0]
+    except LongreachError as error:
+        return {"not measured": str(error)}
+    steps = max(1, completion.usage.generated_tokens - 1)
+    decoding = completion.timing.total - completion.timing.ttft
+    return {
+        "loading": f"{loaded:.1f} s",
+        "prefill": f"{len(prompt) / completion.timing.ttft:,.0f} tokens/s over {len(prompt)} tokens",
+        "decode": f"{steps / decoding:,.1f} tokens/s" if decoding > 0 else "one token only",
+    }
+
+
+def _advice(report: dict[str, Any], settings: Settings) -> list[str]:
+    advice = []
+    device = report["device"]
+    if device["chosen"] == "cpu":
+        advice.append("the model runs on the processor: a CUDA device would be many times quicker")
+        if device["cpu bfloat16"] == "emulated":
+            advice.append("the processor has no native bfloat16, so weights are float32: twice the memory to read a token")
+        if device["cpu threads"] <= 2:
+            advice.append(f"only {device['cpu threads']} threads: reading a long prompt takes seconds; lower prompt_tokens")
+    if any(state == "not fetched" for state in report["models"].values()):
+        advice.append("an embedded model is not fetched yet: `longreach models fetch` does it ahead of the first question")
+    if settings.reranker != "none":
+        advice.append(f"every search is reranked by {settings.reranker}: slower, and worth it where ranking is weak")
+    return advice or ["nothing stands out"]

@@ -1,0 +1,47 @@
+"""`longreach index PATH [...]`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from longreach.cli.common import JsonOption, LibraryOption, open_library, out, print_json, shown_path
+from longreach.cli.indexing import add, name_skipped, summary
+from longreach.config import load_settings
+from longreach.errors import DocumentError
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
+    library: LibraryOption = None,
+    chunker: Annotated[
+        str | None, typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.')
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add, update and remove documents. Unchanged files cost nothing; safe to interrupt and to run again."""
+    settings = load_settings(library=library, encoder=encoder, chunker=chunker)
+    chosen = settings.chunker if "chunker" in settings.model_fields_set else None
+    with open_library(settings, create=True, chunker=chosen) as opened:
+        report = add(opened, paths)
+        stats = opened.stats()
+    done = report.added + report.updated + report.unchanged + report.removed
+    if as_json:
+        print_json({**asdict(report), "library": str(settings.library), "documents": stats.documents})
+    else:
+        name_skipped(report)
+        if done:
+            out.print(
+                f"{summary(report)}: {stats.documents:,} documents, {stats.chunks:,} chunks, "
+                f"{stats.bytes / 1e6:,.1f} MB in {shown_path(str(settings.library))}"
+            )
+    if not done:
+        where = ", ".join(shown_path(str(path)) for path in paths)
+        why = f"all {len(report.skipped)} files were skipped" if report.skipped else "there are no files to read"
+        raise DocumentError(f"nothing was indexed from {where}: {why}")

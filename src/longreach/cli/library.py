@@ -1,0 +1,67 @@
+"""`longreach library`: what a library holds, and taking documents out of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from longreach.cli.common import JsonOption, LibraryOption, WhereOption, open_library, out, parse_where, print_json, shown_path
+from longreach.config import load_settings
+from longreach.errors import InputError
+
+app = typer.Typer(help="Look into a library, or take documents out.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_documents(
+    under: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")] = None,
+    where: WhereOption = None,
+    library: LibraryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the documents."""
+    with open_library(load_settings(library=library)) as opened:
+        infos = opened.documents(parse_where(where), [str(path) for path in under] if under else None)
+    if as_json:
+        print_json([{**asdict(info), "metadata": dict(info.metadata)} for info in infos])
+        return
+    for info in infos:
+        out.print(
+            f"{escape(shown_path(info.source or info.id))}  [dim]{info.characters:,} characters, {info.chunks} chunks[/]"
+        )
+
+
+@app.command()
+def stats(library: LibraryOption = None, as_json: JsonOption = False) -> None:
+    """Say how large a library is and what it was made with."""
+    settings = load_settings(library=library)
+    with open_library(settings) as opened:
+        figures = opened.stats()
+    if as_json:
+        print_json({"library": str(settings.library), **asdict(figures)})
+        return
+    out.print(f"{shown_path(str(settings.library))}")
+    out.print(f"  {figures.documents:,} documents, {figures.characters:,} characters, {figures.tokens:,} tokens")
+    out.print(f"  {figures.chunks:,} chunks, cut by {escape(figures.chunker)}")
+    out.print(f"  vectors of {figures.dim} dimensions by {escape(figures.encoder)}")
+    out.print(f"  {figures.bytes / 1e6:,.1f} MB on disk")
+
+
+@app.command()
+def remove(
+    documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT", help="Ids or paths.", show_default=False)],
+    library: LibraryOption = None,
+) -> None:
+    """Take documents out of a library; the files stay where they are."""
+    with open_library(load_settings(library=library)) as opened:
+        held = {info.id for info in opened.documents()}
+        chosen = [name if name in held else str(Path(name).absolute()) for name in documents]
+        missing = [name for name, id in zip(documents, chosen, strict=True) if id not in held]
+        if missing:
+            raise InputError(f"not in the library: {', '.join(missing)}; `longreach library list` names what is")
+        report = opened.remove(chosen)
+    out.print(f"{report.removed:,} removed")

@@ -1,0 +1,73 @@
+"""Where a text may be cut without breaking a sentence, a list item, a heading or a line of code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from longreach.corpus.formats import language_of
+from longreach.types import Document
+
+Range = tuple[int, int]
+
+_ODD_SPACES = dict.fromkeys(map(ord, "\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000"), " ") | dict.fromkeys(
+    range(0x2000, 0x200B), " "
+)
+_LINE = re.compile(r"[^\n]*\n|[^\n]+\Z")
+_STARTS = re.compile(
+    r"^(?=[ \t]*(?:[-*+•‣◦▪–]|\(?[0-9]{1,3}[.)]|\(?[a-z][.)])[ \t]|#{1,6}[ \t]|\||```|~~~| {4}|\t)", re.MULTILINE
+)
+_ENDS = re.compile(r"^(?:#{1,6}[ \t].*|```.*|~~~.*|\|.*)\n|^[ \t\r]*\n(?=[ \t]*\S)", re.MULTILINE)
+_FENCED = re.compile(r"^(```+|~~~+).*\n(?:.*\n)*?\1[ \t]*$", re.MULTILINE)
+
+
+def sentences(document: Document, language: str = "en") -> list[Range]:
+    """Ranges that tile the text: sentences, headings, list items, table rows; lines in source code.
+
+    `language` (ISO 639-1) says which abbreviations end no sentence.
+    """
+    text = document.text
+    if language_of(document.media_type):
+        return [match.span() for match in _LINE.finditer(text)]
+    cuts = {0, len(text), *_sentence_ends(text, language)}
+    cuts.update(match.start() for match in _STARTS.finditer(text))
+    cuts.update(match.end() for match in _ENDS.finditer(text))
+    for block in _FENCED.finditer(text):
+        cuts.update(match.start() for match in _LINE.finditer(text, block.start(), block.end()))
+    cuts.update(anchor.offset for anchor in document.anchors)
+    ordered = sorted(cuts)
+    return list(pairwise(ordered))
+
+
+def _sentence_ends(text: str, language: str) -> Iterator[int]:
+    import sentencex
+
+    # Its rules for initials fail on a wide space before a full stop; a plain one of the same length changes no offset.
+    plain = text if text.isascii() else text.translate(_ODD_SPACES)
+    at = 0
+    for sentence in sentencex.segment(language, plain):
+        at += len(sentence)
+        yield at
+
+
+def ranks(document: Document, ranges: list[Range]) -> list[int]:
+    """How good a place for a cut the start of each range is: 3 before a heading, 2 after a blank line, 1 at a line's
+    start, 0 within a line, -1 right after a heading."""
+    text = document.text
+    headings = {anchor.offset for anchor in document.anchors if anchor.kind == "heading"}
+    result: list[int] = []
+    after_heading = False
+    for start, end in ranges:
+        if start in headings:
+            result.append(3)
+        elif after_heading:
+            result.append(-1)
+        else:
+            before = text[max(0, start - 8) : start]
+            result.append(2 if _BLANK.search(before) else int("\n" in before[-2:]))
+        after_heading = start in headings or (after_heading and text[start:end].isspace())
+    return result
+
+
+_BLANK = re.compile(r"\n[ \t\r]*\n\s*\Z")

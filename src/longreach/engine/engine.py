@@ -1,0 +1,161 @@
+"""The interface of every engine: prompts in, tokens out, one at a time if wished, and what they cost."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from longreach.engine.requests import Completion, Piece, Prompt, Sampling, check_prompts
+from longreach.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from longreach.engine.exploration import Exploration
+
+
+class Stream:
+    """The pieces of one answer as they are decoded.
+
+    Iterate over it once. `cancel()` may be called from any thread: the stream ends before its next piece. A stream that
+    is left alone computes nothing and frees what it holds when it is collected.
+    """
+
+    def __init__(self, run: Callable[[Event], Generator[Piece, None, Completion]]) -> None:
+        # The run is given the event and not the stream: without a cycle it is freed as soon as nobody holds the stream.
+        self._cancelled = Event()
+        self._pieces = run(self._cancelled)
+        self._completion: Completion | None = None
+
+    def __iter__(self) -> Iterator[Piece]:
+        return self
+
+    def __next__(self) -> Piece:
+        try:
+            return next(self._pieces)
+        except StopIteration as end:
+            if end.value is not None:
+                self._completion = end.value
+            raise StopIteration from None
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.cancel()
+        if kind is None:
+            self.finish()
+
+    def cancel(self) -> None:
+        """End the stream before its next piece; `completion` then says "cancelled", unless it had ended already."""
+        self._cancelled.set()
+
+    def finish(self) -> Completion:
+        """Take all pieces that are left and give the completion."""
+        for _ in self:
+            pass
+        return self.completion
+
+    @property
+    def completion(self) -> Completion:
+        """The finished answer. RuntimeError while the stream has not ended, or where it ended in an error."""
+        if self._completion is None:
+            raise RuntimeError("the stream has not ended: take all of its pieces, or call finish()")
+        return self._completion
+
+
+class Engine(ABC):
+    """A language model that answers. Safe to use from several threads."""
+
+    model: str
+    """The name it was loaded by."""
+    context_length: int
+    """In tokens, prompt and answer together."""
+
+    @staticmethod
+    def load(
+        name: str | None = None,
+        *,
+        cache: Path | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        offline: bool | None = None,
+        api_key: str | None = None,
+        reuse_bytes: int = 512 << 20,
+        report: Callable[[str], None] | None = None,
+    ) -> Engine:
+        """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
+
+        What is not given comes from the settings. `reuse_bytes` is how much KV of past prompts is kept for reuse, 0 for
+        none; `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
+        """
+        from longreach.config import load_settings
+
+        settings = load_settings(model=name, cache=cache, device=device, dtype=dtype, offline=offline, api_key=api_key)
+        if settings.model.startswith(("http://", "https://")):
+            from longreach.engine.remote import RemoteEngine
+
+            return RemoteEngine(settings.model, api_key=settings.api_key, cache=settings.cache)
+        from longreach.engine.loop import LoopEngine
+        from longreach.model.load import load
+
+        loaded = load(
+            settings.model,
+            cache=settings.cache,
+            device=settings.device,
+            dtype=settings.dtype,
+            offline=settings.offline,
+            report=report,
+        )
+        return LoopEngine(loaded, reuse_bytes=reuse_bytes)
+
+    @abstractmethod
+    def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
+        """The stream of the answer to `prompt`. Raises InputError and PromptTooLongError at once."""
+
+    @abstractmethod
+    def count(self, text: str) -> int:
+        """How many tokens `text` is, special tokens not added."""
+
+    @abstractmethod
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The token ids that the model reads for `prompt`. Raises UnsupportedError where they cannot be known."""
+
+    @abstractmethod
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of `token_ids` without special tokens. Raises UnsupportedError where it cannot be known."""
+
+    def explore(self, prompt: Prompt) -> Exploration:
+        """Read `prompt` once and look at the probabilities of many continuations. Raises UnsupportedError where the
+        model's probabilities cannot be had."""
+        raise UnsupportedError(f"{self.model} does not show its probabilities: use a model that is loaded here")
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Stream:
+        """The answer to `prompt`, piece by piece: see `Sampling` for the options and their errors."""
+        return self.start(prompt, Sampling(max_tokens, temperature, top_p, seed, stop))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> list[Completion]:
+        """The answers to `prompts`, in their order: see `Sampling` for the options and their errors."""
+        check_prompts(prompts)
+        sampling = Sampling(max_tokens, temperature, top_p, seed, stop)
+        return [self.start(prompt, sampling).finish() for prompt in prompts]

