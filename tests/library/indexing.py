@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hashed import open_hashed
-
 from longreach.library import writer
 from longreach.types import Document
 

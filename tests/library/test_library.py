@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hashed import HashingEncoder
 
+from hashed import HashingEncoder
 from longreach.errors import DiskFullError, InputError, LibraryError, LibraryVersionError
 from longreach.library import Library, Progress
 from longreach.library.catalog import FILE, Catalog

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hashed import open_hashed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from hashed import open_hashed
 from longreach.types import Document
 
 IDS = st.sampled_from(["a", "b", "c", "é/\ud800"])
