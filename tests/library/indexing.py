@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ def main() -> None:
     path, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     writer.BATCH_CHUNKS = int(sys.argv[4]) if len(sys.argv) > 4 else 8
     library = open_hashed(path, wait=60.0)
+    importlib.import_module("lancedb.index")  # slow, and no moment at which anything could go wrong
     print("ready", flush=True)
     library.add_documents(map(document, range(first, last)))
     print("done", flush=True)

@@ -273,8 +273,9 @@ class Catalog:
         return int(row[0]) + 1 if row else 1
 
 
-def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
-    """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts."""
+def pin(connection: sqlite3.Connection, version: int, began: float) -> int:
+    """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts.
+    Returns the new generation."""
     known = connection.execute("SELECT min(began) FROM pins WHERE version = ?", (version,)).fetchone()[0]
     began = began if known is None else known  # a version is as old as it was when it was pinned first
     connection.execute(
@@ -282,6 +283,7 @@ def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
         (version, began),
     )
     connection.execute("DELETE FROM pins WHERE generation < (SELECT max(generation) FROM pins) - 1000")
+    return int(connection.execute("SELECT max(generation) FROM pins").fetchone()[0])
 
 
 def insert(connection: sqlite3.Connection, ordinal: int, entry: Entry) -> None:
