@@ -35,7 +35,7 @@ def _reporting(read: Callable[Concatenate[View, P], T]) -> Callable[Concatenate[
     """Let a method of a view raise the library's own errors."""
 
     @functools.wraps(read)
-    def wrapped(self: View, *args: P.args, **kwargs: P.kwargs) -> T:
+    def wrapped(self: View, /, *args: P.args, **kwargs: P.kwargs) -> T:
         with reported(self.catalog.folder):
             return read(self, *args, **kwargs)
 
