@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     k: int = Field(default=8, ge=1, le=1000)
     prompt_tokens: int = Field(default=2048, ge=64)
     max_tokens: int = Field(default=128, ge=1)
-    answer: str = "auto"
+    answer: str = "extract"
 
     @classmethod
     def settings_customise_sources(

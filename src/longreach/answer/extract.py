@@ -55,9 +55,9 @@ class Extract:
         return engine.count("".join(message.content for message in assemble(question, []))) + 16 + self.max_tokens
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        prompt = [*engine.encode(assemble(question, passages)), *engine.encode("Answer:")]
+        prompt = [*engine.encode(assemble(question, passages)), *engine.tokens("Answer:")]
         exploration = engine.explore(prompt)
-        starts = _starts(passages, lambda text: engine.encode(text), self.max_tokens)
+        starts = _starts(passages, engine.tokens, self.max_tokens)
         found = search(exploration, starts, _stops(engine), width=self.width, max_nodes=self.max_nodes)
         usage = Usage(
             prompt_tokens=exploration.prompt_tokens,
@@ -72,7 +72,9 @@ class Extract:
             end = start.ends[found.tokens]
             first, last = best_sentence(question, start.passage, start.start, end)
             near = len(asked & content_words(start.passage.chunk.text[first:last])) / max(1, len(asked))
-            quotes.append((near, start.passage.hit.score, Quote(start.passage, first, last, found.probability), start, end))
+            quotes.append(
+                (near, start.passage.hit.score, Quote(start.passage, first, last, found.probability), start, end)
+            )
         _, _, quote, start, end = max(quotes, key=lambda entry: entry[:2])
         text = start.passage.chunk.text[start.start : end]
         yield text
@@ -105,8 +107,12 @@ def search(
     """The most probable span of `starts`; None where there is none. Best first over the trie of their tokens."""
     import math
 
+    from longreach.engine.exploration import ROOT
+
     best: tuple[float, int, Sequence[Start]] | None = None
-    heap: list[tuple[float, int, int, int, int, list[Start]]] = []  # -log p, tie break, parent node, token, depth, starts
+    heap: list[
+        tuple[float, int, int, int, int, list[Start]]
+    ] = []  # -log p, tie break, parent node, token, depth, starts
     pushed = 0
 
     def push_children(node: int, log_p: float, depth: int, here: Sequence[Start], next_log_p: torch.Tensor) -> None:
@@ -175,7 +181,7 @@ def _stops(engine: Engine) -> list[int]:
     """The tokens that end an answer: the model's own, a full stop, a line's end."""
     ends = set(engine.end_tokens)
     for text in (".", "\n", "\n\n", ".\n", ".\n\n"):
-        tokens = engine.encode(text)
+        tokens = engine.tokens(text)
         if len(tokens) == 1:
             ends.add(tokens[0])
     return sorted(ends)

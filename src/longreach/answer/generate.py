@@ -26,9 +26,7 @@ class Generate:
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
         prompt = assemble(question, passages)
-        with engine.stream(
-            prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
-        ) as stream:
+        with engine.stream(prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed) as stream:
             for piece in stream:
                 if piece.text:
                     yield piece.text

@@ -115,6 +115,11 @@ class Engine(ABC):
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """The stream of the answer to `prompt`. Raises InputError and PromptTooLongError at once."""
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end an answer; none where they cannot be known."""
+        return frozenset()
+
     @abstractmethod
     def count(self, text: str) -> int:
         """How many tokens `text` is, special tokens not added."""
@@ -122,6 +127,10 @@ class Engine(ABC):
     @abstractmethod
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that the model reads for `prompt`. Raises UnsupportedError where they cannot be known."""
+
+    def tokens(self, text: str) -> list[int]:
+        """The token ids of `text` as it stands, nothing added. Raises UnsupportedError where they cannot be known."""
+        raise UnsupportedError(f"{self.model} does not tell its tokens: use a model that is loaded here")
 
     @abstractmethod
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -40,8 +40,15 @@ class LoopEngine(Engine):
         self._full_attention = only_full_attention(loaded.model.config)
         self._layers = len(DynamicCache(config=loaded.model.config).layers)
 
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        return self.loaded.end_tokens
+
     def count(self, text: str) -> int:
-        return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.tokens(text))
+
+    def tokens(self, text: str) -> list[int]:
+        return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, prompt: Prompt) -> list[int]:
         check_prompt(prompt)

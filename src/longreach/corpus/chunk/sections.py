@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import Range, ranks, sentences
+from longreach.corpus.sentences import Range, ranks, sentences
 from longreach.registry import resource
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter

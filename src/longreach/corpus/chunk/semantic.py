@@ -13,7 +13,7 @@ import numpy as np
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import Range, sentences
+from longreach.corpus.sentences import Range, sentences
 from longreach.library.embed import Embedder
 from longreach.registry import resource
 from longreach.tokens import count_many
