@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from harness import Bar, Options, Result, at_least, run
 
+from harness import Bar, Options, Result, at_least, run
 from longreach.engine import Engine
 from longreach.engine.exploration import ROOT
 from longreach.engine.loop import LoopEngine
