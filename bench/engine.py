@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 import torch
 
-from harness import Bar, Options, Result, at_least, run
-from longreach.engine import Engine
-from longreach.engine.exploration import ROOT
+from harness import Options, Result, at_least, at_most, run
+from longreach.engine import ROOT, Engine
 from longreach.engine.loop import LoopEngine
 
 COLD = """
@@ -87,11 +86,14 @@ def measure(options: Options) -> Result:
     ready, first, processor = (float(x) for x in subprocess.check_output([sys.executable, "-c", COLD]).split())
     rows.append(row("cold start: model ready", 0, ready, processor, 0))
     rows.append(row("cold start: first token", 0, first, processor, 0))
-    same = (
-        engine.generate([ids[:300]], max_tokens=8)[0].token_ids
-        == engine.generate([ids[:300]], max_tokens=8)[0].token_ids
-    )
-    bars.append(Bar("the same tokens with and without reuse", float(same), 1.0, same))
+    exact = Engine.load("embedded", dtype="float32")
+    assert isinstance(exact, LoopEngine)
+    _, _, alone = LoopEngine(exact.loaded, reuse_bytes=0)._read(ids[:300])
+    exact._read(ids[:200])
+    _, shared, reused = exact._read(ids[:300])
+    assert shared == 200
+    apart = float((alone.log_softmax(-1) - reused.log_softmax(-1)).abs().max())
+    bars.append(at_most("largest change of a log-probability by reuse, float32", apart, 1e-4))
     return Result(rows, bars, [f"{engine.loaded.dtype}, {torch.get_num_threads()} threads"])
 
 
