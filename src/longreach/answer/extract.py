@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from longreach.answer import Draft, Quote, answerers
 from longreach.answer.support import best_sentence, content_words
 from longreach.context.assemble import assemble
-from longreach.engine import Engine
+from longreach.engine import ROOT, Engine
 from longreach.types import Passage, Usage
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Extract:
         return engine.count("".join(message.content for message in assemble(question, []))) + 16 + self.max_tokens
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        prompt = [*engine.encode(assemble(question, passages)), *engine.tokens("Answer:")]
+        prompt = [*engine.encode(assemble(question, passages)), *engine.tokenize("Answer:")]
         exploration = engine.explore(prompt)
-        starts = _starts(passages, engine.tokens, self.max_tokens)
+        starts = _starts(passages, engine.tokenize, self.max_tokens)
         found = search(exploration, starts, _stops(engine), width=self.width, max_nodes=self.max_nodes)
         usage = Usage(
             prompt_tokens=exploration.prompt_tokens,
@@ -106,8 +106,6 @@ def search(
 ) -> Span | None:
     """The most probable span of `starts`; None where there is none. Best first over the trie of their tokens."""
     import math
-
-    from longreach.engine.exploration import ROOT
 
     best: tuple[float, int, Sequence[Start]] | None = None
     heap: list[
@@ -181,7 +179,7 @@ def _stops(engine: Engine) -> list[int]:
     """The tokens that end an answer: the model's own, a full stop, a line's end."""
     ends = set(engine.end_tokens)
     for text in (".", "\n", "\n\n", ".\n", ".\n\n"):
-        tokens = engine.tokens(text)
+        tokens = engine.tokenize(text)
         if len(tokens) == 1:
             ends.add(tokens[0])
     return sorted(ends)

@@ -72,7 +72,7 @@ def _device() -> dict[str, Any]:
 def _models(settings: Settings) -> dict[str, str]:
     from longreach.fetch import status
 
-    states = {f"embedded {s.wheel.name}": str(s.path) if s.present else "not fetched" for s in status(settings.cache)}
+    states = {f"embedded {s.wheel.name}": str(s.folder) if s.present else "not fetched" for s in status(settings.cache)}
     return {"model": settings.model, "encoder": settings.encoder, **states}
 
 

@@ -22,7 +22,7 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(
             [
-                {"name": s.wheel.name, "package": s.wheel.package, "licence": s.wheel.licence, "folder": str(s.path), "present": s.present}
+                {"name": s.wheel.name, "package": s.wheel.package, "licence": s.wheel.licence, "folder": str(s.folder), "present": s.present}
                 for s in states
             ]
         )
@@ -30,7 +30,7 @@ def list_models(as_json: JsonOption = False) -> None:
     for state in states:
         mark = "[green]there[/]" if state.present else "[yellow]not fetched[/]"
         out.print(f"{state.wheel.name:8} {mark}  {state.wheel.package} {state.wheel.version}, {state.wheel.licence}")
-        out.print(f"         [dim]{state.path}[/]")
+        out.print(f"         [dim]{state.folder}[/]")
 
 
 @app.command()

@@ -73,6 +73,8 @@ class Engine(ABC):
     """The name it was loaded by."""
     context_length: int
     """In tokens, prompt and answer together."""
+    end_tokens: frozenset[int]
+    """The ids that end an answer; empty where they cannot be known."""
 
     @staticmethod
     def load(
@@ -115,22 +117,18 @@ class Engine(ABC):
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """The stream of the answer to `prompt`. Raises InputError and PromptTooLongError at once."""
 
-    @property
-    def end_tokens(self) -> frozenset[int]:
-        """The tokens that end an answer; none where they cannot be known."""
-        return frozenset()
-
     @abstractmethod
     def count(self, text: str) -> int:
         """How many tokens `text` is, special tokens not added."""
 
     @abstractmethod
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a piece of text, nothing added before or after it: unlike `encode`, which begins a prompt as
+        the model expects. Raises UnsupportedError where they cannot be known."""
+
+    @abstractmethod
     def encode(self, prompt: Prompt) -> list[int]:
         """The token ids that the model reads for `prompt`. Raises UnsupportedError where they cannot be known."""
-
-    def tokens(self, text: str) -> list[int]:
-        """The token ids of `text` as it stands, nothing added. Raises UnsupportedError where they cannot be known."""
-        raise UnsupportedError(f"{self.model} does not tell its tokens: use a model that is loaded here")
 
     @abstractmethod
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -35,19 +35,16 @@ class LoopEngine(Engine):
         self.loaded = loaded
         self.model = loaded.name
         self.context_length = loaded.context_length
+        self.end_tokens = loaded.end_tokens
         self._lock = RLock()
         self._past = PastPrompts(reuse_bytes)
         self._full_attention = only_full_attention(loaded.model.config)
         self._layers = len(DynamicCache(config=loaded.model.config).layers)
 
-    @property
-    def end_tokens(self) -> frozenset[int]:
-        return self.loaded.end_tokens
-
     def count(self, text: str) -> int:
-        return len(self.tokens(text))
+        return len(self.tokenize(text))
 
-    def tokens(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, prompt: Prompt) -> list[int]:
