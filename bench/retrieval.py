@@ -88,7 +88,9 @@ def bm25s_search(texts: Mapping[str, str]) -> Callable[[str], dict[str, float]]:
     """The rival: bm25s with the Snowball stemmer and English stop words, k1 1.2, b 0.75."""
     ids, stemmer = list(texts), Stemmer.Stemmer("english")
     index = bm25s.BM25(k1=1.2, b=0.75)
-    index.index(bm25s.tokenize(list(texts.values()), stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False)
+    index.index(
+        bm25s.tokenize(list(texts.values()), stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
+    )
 
     def retrieve(query: str) -> dict[str, float]:
         tokens = bm25s.tokenize([query], stopwords="en", stemmer=stemmer, show_progress=False)
@@ -149,7 +151,9 @@ def latency(encoder: Remembering, queries: Sequence[str], folder: Path, chunks: 
     library.add_documents(documents())
     print(f"{chunks} chunks indexed in {time.perf_counter() - started:.0f} s, encoder apart", flush=True)
     rows = []
-    steps = {spec: lambda query, spec=spec: library.search(query, 10, retriever=spec) for spec in ("bm25", "dense", "hybrid")}
+    steps = {
+        spec: lambda query, spec=spec: library.search(query, 10, retriever=spec) for spec in ("bm25", "dense", "hybrid")
+    }
     for name, step in {"the question's vector alone": lambda query: encoder.embed_queries([query]), **steps}.items():
         for query in queries[:WARM]:
             step(query)
@@ -170,7 +174,11 @@ def bars_of(rows: Sequence[Mapping[str, Any]]) -> list[Bar]:
         score = {row["method"]: row["ndcg@10"] for row in rows if row["on"] == name}
         bars.append(at_least(f"{name}: bm25, known figure less 0.01", score["bm25"], PACKS[name] - 0.01))
         bars.append(at_least(f"{name}: bm25, bm25s less 0.01", score["bm25"], round(score["bm25s"] - 0.01, 4)))
-        bars.append(at_least(f"{name}: hybrid, the better of bm25 and dense", score["hybrid"], max(score["bm25"], score["dense"])))
+        bars.append(
+            at_least(
+                f"{name}: hybrid, the better of bm25 and dense", score["hybrid"], max(score["bm25"], score["dense"])
+            )
+        )
         bars.append(at_least(f"{name}: dense, exact search less 0.001", score["dense"], score["exact (NumPy)"] - 0.001))
         if name == "scifact":
             bars.append(at_least("scifact: hybrid", score["hybrid"], 0.70))

@@ -26,7 +26,9 @@ values = st.recursive(plain, lambda inner: st.lists(inner, max_size=3), max_leav
 
 
 @given(names, st.lists(values, max_size=3), st.dictionaries(names, values, max_size=3))
-def test_a_spec_written_out_parses_back_to_itself(name: str, positional: list[object], named: dict[str, object]) -> None:
+def test_a_spec_written_out_parses_back_to_itself(
+    name: str, positional: list[object], named: dict[str, object]
+) -> None:
     spec = Spec(name, tuple(positional), tuple(named.items()))
     assert parse(str(spec)) == spec
 

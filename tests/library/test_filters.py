@@ -64,7 +64,9 @@ def test_documents_and_hits_meet_the_filter(library: Library, where: Any, under:
         assert "".join(sorted(hit.document.id for hit in hits)) == found
 
 
-@pytest.mark.parametrize("where", [{"a": {}}, {"a": {"like": "x"}}, {"a": None}, {"a": {"gt": None}}, {"a": [None]}, {1: 2}])
+@pytest.mark.parametrize(
+    "where", [{"a": {}}, {"a": {"like": "x"}}, {"a": None}, {"a": {"gt": None}}, {"a": [None]}, {1: 2}]
+)
 def test_a_filter_that_means_nothing_is_an_error(library: Library, where: Any) -> None:
     with pytest.raises(InputError, match="filter"):
         library.documents(where)
@@ -73,7 +75,11 @@ def test_a_filter_that_means_nothing_is_an_error(library: Library, where: Any) -
 scalars = st.text() | st.integers() | st.floats(allow_nan=False) | st.booleans()
 
 
-@given(st.dictionaries(st.text(), scalars | st.lists(scalars) | st.dictionaries(st.sampled_from(["gt", "lte"]), scalars, min_size=1)))
+@given(
+    st.dictionaries(
+        st.text(), scalars | st.lists(scalars) | st.dictionaries(st.sampled_from(["gt", "lte"]), scalars, min_size=1)
+    )
+)
 def test_no_value_reaches_the_sql(where: Any) -> None:
     test, values = condition(where, None)
     assert test.count("?") == len(values)

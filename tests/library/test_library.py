@@ -22,7 +22,9 @@ ODD = "a\ud800b \x00 \u200d 日本 \U0001f600 \ufffd"
 
 def test_a_document_comes_back_exactly(opened: Opener) -> None:
     anchors = (Anchor("page", 0, "1"), Anchor("heading", 4, f"Title {ODD}", 2))
-    document = Document(f"id {ODD}", f"text {ODD}\r\n end", f"/source/{ODD}", {"key": ODD, "n": 1, "x": 0.5}, anchors, "x/y")
+    document = Document(
+        f"id {ODD}", f"text {ODD}\r\n end", f"/source/{ODD}", {"key": ODD, "n": 1, "x": 0.5}, anchors, "x/y"
+    )
     library = opened()
     library.add_documents([document])
     assert library.get(document.id) == document
@@ -243,5 +245,10 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(opened: Opener, monke
 def test_every_value_of_the_header_is_text(opened: Opener, tmp_path: Path) -> None:
     opened().add_text("a", "zebra")
     header = Catalog(tmp_path / "notes.library").header()
-    assert header == {"chunker": "fixed(tokens=20, overlap=0)", "dim": "64", "encoder": "hashing", "fingerprint": "hashing/64"}
+    assert header == {
+        "chunker": "fixed(tokens=20, overlap=0)",
+        "dim": "64",
+        "encoder": "hashing",
+        "fingerprint": "hashing/64",
+    }
     assert json.dumps(header)

@@ -163,7 +163,9 @@ def _show(answer: Answer) -> None:
         out.print("  [dim]Nearest passages:[/]")
         for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score)[:3]:
             source = shown_path(passage.hit.document.source or passage.hit.document.id)
-            out.print(f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]")
+            out.print(
+                f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]"
+            )
     usage, timing = answer.usage, answer.timing
     note(
         f"\n  {answer.model} · {len(answer.passages)} passages · {usage.prompt_tokens} prompt tokens, "

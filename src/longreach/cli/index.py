@@ -18,10 +18,12 @@ def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
     library: LibraryOption = None,
     chunker: Annotated[
-        str | None, typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.')
+        str | None,
+        typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.'),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first.")
+        str | None,
+        typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -276,7 +276,8 @@ class Catalog:
 def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
     """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts."""
     connection.execute(
-        "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents", (version, began)
+        "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents",
+        (version, began),
     )
     connection.execute("DELETE FROM pins WHERE generation < (SELECT max(generation) FROM pins) - 1000")
 

@@ -240,7 +240,9 @@ class Library:
                 progress(Progress(0, 0, 0, 0, message))
 
         with sole_writer(self.path, self._wait, told), reported(self.path):
-            writer = Writer(self._catalog, self._table, lambda: self.encoder, lambda: self._chunker, self._count, progress)
+            writer = Writer(
+                self._catalog, self._table, lambda: self.encoder, lambda: self._chunker, self._count, progress
+            )
             yield writer
             report = writer.finish()
         report.seconds = time.perf_counter() - began
@@ -301,7 +303,9 @@ def _done(writer: Any) -> AddReport:
 
 def _make(folder: Path, wait: float, header: Mapping[str, str]) -> None:
     with reported(folder):
-        if folder.exists() and (not folder.is_dir() or any(not file.name.startswith((".new-", "writer")) for file in folder.iterdir())):
+        if folder.exists() and (
+            not folder.is_dir() or any(not file.name.startswith((".new-", "writer")) for file in folder.iterdir())
+        ):
             raise LibraryError(f"{folder} is neither empty nor a library: choose another place")
         folder.mkdir(parents=True, exist_ok=True)
         with sole_writer(folder, wait):

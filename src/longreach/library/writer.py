@@ -202,9 +202,7 @@ class Writer:
         self._bytes += size
         if self.progress:
             done = self._bytes + ahead
-            self.progress(
-                Progress(self._done, max(self.total, self._done), done, max(self.bytes_total, done), message)
-            )
+            self.progress(Progress(self._done, max(self.total, self._done), done, max(self.bytes_total, done), message))
 
 
 def _storable(text: str) -> str:
