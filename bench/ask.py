@@ -65,7 +65,9 @@ def measure(options: Options) -> Result:
     bars = [at_least(f"verbatim quotes, {row['answer']}", float(row["verbatim"] or 0), 1.0) for row in rows]
     notes = [f"{len(asked)} questions over {len(docs):,} passages, model {options.extra.model}; times in seconds"]
     if cold:
-        notes.append(f"cold: `longreach ask` from process start to the printed answer, median {statistics.median(cold):.1f} s")
+        notes.append(
+            f"cold: `longreach ask` from process start to the printed answer, median {statistics.median(cold):.1f} s"
+        )
     return Result(rows, bars, notes)
 
 
