@@ -20,9 +20,9 @@ import bm25s
 import ir_measures
 import numpy as np
 import Stemmer
-from harness import Bar, Options, Result, at_least, at_most, run
 from ir_measures import R, nDCG
 
+from harness import Bar, Options, Result, at_least, at_most, run
 from longreach.config import load_settings
 from longreach.library import Library
 from longreach.library.embed import Embedder, load_encoder

@@ -172,7 +172,7 @@ def _hints(cls: Any) -> dict[str, Any]:
     names = {Spec.__name__: Spec, **vars(importlib.import_module(cls.__module__))}
     options = [f for f in fields(cls) if f.init and not f.metadata.get("resource")]
     only = type("Options", (), {"__annotations__": {f.name: f.type for f in options}})
-    return get_type_hints(only, globalns=names)
+    return get_type_hints(only, globalns=names, include_extras=True)
 
 
 def _signature(cls: Any) -> str:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from longreach.errors import InputError
 from longreach.library import Library
-from longreach.library.filters import condition
+from longreach.library.filters import Under, condition
 from longreach.types import Document
 
 Opener = Callable[..., Library]
@@ -54,10 +54,12 @@ def library(opened: Opener) -> Library:
         (None, "/docs/a.md", "a"),
         ({"kind": "paper"}, "/docs/deep", "b"),
         (None, "/doc", ""),
+        (None, ["/docs/deep", "/docs2"], "bc"),
+        (None, [], ""),
         (None, "%", ""),
     ],
 )
-def test_documents_and_hits_meet_the_filter(library: Library, where: Any, under: str | None, found: str) -> None:
+def test_documents_and_hits_meet_the_filter(library: Library, where: Any, under: Under, found: str) -> None:
     assert "".join(info.id for info in library.documents(where, under)) == found
     for retriever in ("bm25", "dense", "hybrid"):
         hits = library.search("fish", retriever=retriever, where=where, under=under)

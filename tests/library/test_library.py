@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hashed import HashingEncoder
 
+from hashed import HashingEncoder
 from longreach.errors import DiskFullError, InputError, LibraryError, LibraryVersionError
 from longreach.library import Library, Progress
 from longreach.library.catalog import FILE, Catalog
@@ -245,6 +245,7 @@ def test_a_full_disk_is_an_error_and_leaves_what_was_there(opened: Opener, monke
 def test_every_value_of_the_header_is_text(opened: Opener, tmp_path: Path) -> None:
     opened().add_text("a", "zebra")
     header = Catalog(tmp_path / "notes.library").header()
+    assert int(header.pop("tidy")) > 0
     assert header == {
         "chunker": "fixed(tokens=20, overlap=0)",
         "dim": "64",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from longreach.errors import LibraryError, LibraryVersionError
-from longreach.library.filters import Where, condition, stored
+from longreach.library.filters import Under, Where, condition, stored
 from longreach.library.identity import anchors_from_json, anchors_to_json, decode, encode
 from longreach.types import Document, DocumentInfo, MetadataValue
 
@@ -54,8 +54,8 @@ class Pin(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """The documents that meet a filter, as runs of ordinals `(first, last)` in which every document does, and the number
-    of their chunks."""
+    """The documents that meet a filter, as runs of ordinals `(first, last)` in which every document does, and the
+    number of their chunks."""
 
     runs: list[tuple[int, int]]
     chunks: int
@@ -63,7 +63,7 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A file as it was when it was read: `size` in bytes, `mtime_ns`; `extra` is the metadata given with it, as JSON."""
+    """A file as it was when it was read: `size` in bytes, `mtime_ns`; `extra` is the metadata given to it, in JSON."""
 
     size: int
     mtime_ns: int
@@ -229,7 +229,7 @@ class Catalog:
         text = decode(zlib.decompress(row[4]))
         return Document(decode(row[0]), text, decode(row[1]), json.loads(row[2]), anchors_from_json(row[5]), row[3])
 
-    def infos(self, where: Where | None = None, under: str | None = None) -> dict[int, DocumentInfo]:
+    def infos(self, where: Where | None = None, under: Under = None) -> dict[int, DocumentInfo]:
         """The documents that meet the filters, by ordinal, in the order in which they came."""
         test, values = condition(where, under)
         with self.reading() as connection:
@@ -246,7 +246,7 @@ class Catalog:
                 found.update((row[0], _info(row)) for row in rows)
         return found
 
-    def select(self, where: Where | None, under: str | None) -> Selection:
+    def select(self, where: Where | None, under: Under) -> Selection:
         """The documents that meet the filters. The last few selections are remembered."""
         test, values = condition(where, under)
         with self.reading() as connection:
@@ -273,13 +273,17 @@ class Catalog:
         return int(row[0]) + 1 if row else 1
 
 
-def pin(connection: sqlite3.Connection, version: int, began: float) -> None:
-    """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts."""
+def pin(connection: sqlite3.Connection, version: int, began: float) -> int:
+    """Let `version` of the chunk table, whose writing began at `began` (seconds since 1970), be the one that counts.
+    Returns the new generation."""
+    known = connection.execute("SELECT min(began) FROM pins WHERE version = ?", (version,)).fetchone()[0]
+    began = began if known is None else known  # a version is as old as it was when it was pinned first
     connection.execute(
         "INSERT INTO pins (version, chunks, began) SELECT ?, coalesce(sum(chunks), 0), ? FROM documents",
         (version, began),
     )
     connection.execute("DELETE FROM pins WHERE generation < (SELECT max(generation) FROM pins) - 1000")
+    return int(connection.execute("SELECT max(generation) FROM pins").fetchone()[0])
 
 
 def insert(connection: sqlite3.Connection, ordinal: int, entry: Entry) -> None:

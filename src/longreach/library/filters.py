@@ -15,14 +15,19 @@ Where: TypeAlias = Mapping[str, MetadataValue | Sequence[MetadataValue] | Mappin
 
 _RANGES = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
+Under: TypeAlias = str | Sequence[str] | None
+"""Paths: a document is under one if its source is that path or lies in it. None is everywhere."""
 
-def condition(where: Where | None, under: str | None) -> tuple[str, list[Any]]:
+
+def condition(where: Where | None, under: Under) -> tuple[str, list[Any]]:
     """A condition on the table `documents` with its parameters; "1" where nothing is asked. Raises InputError."""
     parts: list[str] = []
     values: list[Any] = []
     if under is not None:
-        choices = [part for prefix in {under, os.path.abspath(under)} for part in _prefix(prefix, values)]
-        parts.append(f"({' OR '.join(choices)})")
+        given = [under] if isinstance(under, str) else list(under)
+        prefixes = dict.fromkeys([*given, *map(os.path.abspath, given)])
+        choices = [part for prefix in prefixes for part in _prefix(prefix, values)]
+        parts.append(f"({' OR '.join(choices) or '0'})")
     for key, wanted in (where or {}).items():
         if not isinstance(key, str):
             raise InputError(f"a filter's key must be text, not {key!r}")

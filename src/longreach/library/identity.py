@@ -21,8 +21,8 @@ def decode(data: bytes) -> str:
 
 
 def chunk_ids(document_id: str, texts: Iterable[str]) -> list[str]:
-    """20 hexadecimal digits for each chunk, from the document's id, the chunk's text, and which occurrence of this text in
-    the document it is."""
+    """20 hexadecimal digits for each chunk, from the document's id, the chunk's text, and which occurrence of this text
+    in the document it is."""
     seen: Counter[str] = Counter()
     ids = []
     for text in texts:

@@ -15,7 +15,7 @@ from longreach.errors import InputError, LibraryError, LibraryVersionError
 from longreach.library import catalog as catalogs
 from longreach.library.catalog import Catalog
 from longreach.library.failures import reported
-from longreach.library.filters import Where
+from longreach.library.filters import Under, Where
 from longreach.library.lock import sole_writer
 from longreach.library.table import ChunkTable
 from longreach.library.values import AddReport, LibraryStats, Progress, ProgressCallback
@@ -75,9 +75,9 @@ class Library:
         """Open the library in the folder `path`; with `create`, make it where there is none.
 
         `encoder` ("embedded", a Hugging Face id, a folder, or an object) and `chunker` (a spec) are settled when the
-        library is made: None is what it was made with, for a new one "embedded" and "sentence". Neither is loaded before
-        it is needed. `count` counts tokens as the answering model does; `cache` is where fetched models lie; `wait` is
-        how long, in seconds, to wait for another process that is writing.
+        library is made: None is what it was made with, for a new one "embedded" and "sentence". Neither is loaded
+        before it is needed. `count` counts tokens as the answering model does; `cache` is where fetched models lie;
+        `wait` is how long, in seconds, to wait for another process that is writing.
         Raises LibraryError where there is no library, LibraryVersionError where it was made by a newer version of
         Longreach or with another encoder than the one asked for.
         """
@@ -114,8 +114,8 @@ class Library:
         among `paths` are removed, unchanged files cost nothing. `metadata` is added to each document's own; None leaves
         what was given before.
 
-        Interrupted at any moment, the library is whole, and the next `add` goes on where this one was. Raises InputError
-        for a path that does not exist.
+        Interrupted at any moment, the library is whole, and the next `add` goes on where this one was. Raises
+        InputError for a path that does not exist.
         """
         from longreach.library.sources import add_paths
 
@@ -149,8 +149,8 @@ class Library:
             raise InputError(f"no document in {self.path} has the id {id!r}")
         return document
 
-    def documents(self, where: Where | None = None, under: str | None = None) -> list[DocumentInfo]:
-        """The documents whose metadata meets `where` and whose source is, or lies in, `under`; in the order of adding."""
+    def documents(self, where: Where | None = None, under: Under = None) -> list[DocumentInfo]:
+        """The documents whose metadata meets `where` and whose source is, or lies in, one of `under`; oldest first."""
         with reported(self.path):
             return list(self._catalog.infos(where, under).values())
 
@@ -168,7 +168,7 @@ class Library:
         k: int = 10,
         retriever: str = "hybrid",
         where: Where | None = None,
-        under: str | None = None,
+        under: Under = None,
         reranker: str = "none",
     ) -> list[Hit]:
         """The `k` chunks that best match `query`; see `longreach.search.search`."""
@@ -176,12 +176,12 @@ class Library:
 
         return search(self, query, k, retriever=retriever, reranker=reranker, where=where, under=under)
 
-    def lexical(self, query: str, k: int, where: Where | None = None, under: str | None = None) -> list[Hit]:
+    def lexical(self, query: str, k: int, where: Where | None = None, under: Under = None) -> list[Hit]:
         """The `k` chunks with the highest BM25 score."""
         with self.view(where, under) as view:
             return view.hits([(row, score, {"bm25": score}) for row, score in view.lexical(query, k).items()])
 
-    def nearest(self, vector: Vectors, k: int, where: Where | None = None, under: str | None = None) -> list[Hit]:
+    def nearest(self, vector: Vectors, k: int, where: Where | None = None, under: Under = None) -> list[Hit]:
         """The `k` chunks whose vectors have the greatest inner product with `vector`."""
         with self.view(where, under) as view:
             return view.hits([(row, score, {"dense": score}) for row, score in view.nearest(vector, k).items()])
@@ -192,7 +192,7 @@ class Library:
             return view.chunks_of(ids)
 
     @contextmanager
-    def view(self, where: Where | None = None, under: str | None = None) -> Iterator[View]:
+    def view(self, where: Where | None = None, under: Under = None) -> Iterator[View]:
         """The library as it is now, narrowed by filters; it does not change while the view is open."""
         with reported(self.path), self._catalog.reading():
             pin = self._catalog.pinned()
@@ -212,8 +212,8 @@ class Library:
             known = self._catalog.header().get("fingerprint", given.fingerprint)
         if known != given.fingerprint:
             raise LibraryVersionError(
-                f"the encoder {given.name!r} is not the one that the library {self.path} was made with, though it has the "
-                "same name: index the documents into a new library"
+                f"the encoder {given.name!r} is not the one that the library {self.path} was made with, though it has "
+                "the same name: index the documents into a new library"
             )
         return given
 
@@ -253,8 +253,8 @@ class Library:
 
         if self._given_chunker is not None and (asked := _canonical(self._given_chunker)) != self.chunker_spec:
             raise LibraryVersionError(
-                f"the library {self.path} was made with the chunker {self.chunker_spec}, not {asked}: add with that one, "
-                "or index the documents into a new library"
+                f"the library {self.path} was made with the chunker {self.chunker_spec}, not {asked}: add with that "
+                "one, or index the documents into a new library"
             )
         return chunkers.make(self.chunker_spec, count=self._count, encoder=_Later(self))
 

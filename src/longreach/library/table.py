@@ -130,13 +130,25 @@ def matrix(rows: Any) -> Any:
     return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim).astype(np.float32, copy=False)
 
 
-def maintain(table: Any) -> None:
-    """Merge small fragments and bring the indices up to date; nothing that a pinned version needs is touched."""
+def loose(table: Any) -> bool:
+    """Whether so many rows are missing from the indices that searches suffer."""
+    missing: int = table.index_stats("text_idx").num_unindexed_rows
+    return missing > table.count_rows() // 100
+
+
+def maintain(table: Any, nearest: bool) -> bool:
+    """Merge small fragments and bring the indices up to date; nothing that a pinned version needs is touched.
+
+    `nearest` tells whether the vectors have an index; they get one when there are more than `EXACT`. Returns whether
+    they have one now.
+    """
     from lancedb.index import HnswSq
 
     table.optimize(cleanup_older_than=_FOREVER)
-    if table.count_rows() > EXACT and not any("vector" in index.columns for index in table.list_indices()):
+    if not nearest and table.count_rows() > EXACT:
         table.create_index("vector", config=HnswSq(distance_type="dot", num_partitions=1))
+        return True
+    return nearest
 
 
 def prune(table: Any, kept_from: float) -> None:

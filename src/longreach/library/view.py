@@ -44,11 +44,12 @@ class View:
 
     def lexical(self, query: str, k: int) -> Ranking:
         """BM25 over the words of `query`, each at least once (k1 = 1.2, b = 0.75)."""
-        from lancedb.query import MatchQuery
+        import lancedb.query
 
         if self.empty or not (clean := _searchable(query)):
             return {}
-        search = self.table.search(MatchQuery(clean, "text"), query_type="fts").select(["_score"])
+        match: Any = lancedb.query.MatchQuery  # its optional fields look required to a type checker
+        search = self.table.search(match(clean, "text"), query_type="fts").select(["_score"])
         rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
         return _ranking(rows["_rowid"].to_pylist(), rows["_score"].to_pylist())
 

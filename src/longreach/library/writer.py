@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BATCH_CHUNKS = 512
 """Chunks after which a batch is written: what an interruption can cost, against the price of a version."""
+LOOSE_BATCHES = 64
+"""Batches after which the chunk table is tidied even if its indices lack little."""
 _EMBEDDED_AT_ONCE = 128
 
 
@@ -144,23 +146,29 @@ class Writer:
     def finish(self) -> AddReport:
         """Write what is queued, then bring the indices up to date and drop versions that nobody reads any more."""
         self.flush()
-        version = self.catalog.pinned().version
-        if version and self.report.added + self.report.updated + self.report.removed:
-            self.maintain(version)
+        pin, header = self.catalog.pinned(), self.catalog.header()
+        since = pin.generation - int(header.get("tidy", 0))
+        if pin.version and since:
+            table = self.table.writable(pin.version, 0)
+            if since > LOOSE_BATCHES or tables.loose(table):
+                self.maintain(table, "nearest" in header)
         return self.report
 
-    def maintain(self, version: int) -> None:
-        """Tidy the chunk table, which stands at `version`."""
+    def maintain(self, table: Any, nearest: bool) -> None:
+        """Tidy the chunk table; `nearest` tells whether it has an index for its vectors."""
         self._tell(0, 0, "updating the indices")
         began = time.time()
-        table = self.table.writable(version, 0)
-        tables.maintain(table)
-        with self.catalog.writing() as connection:
-            catalogs.pin(connection, table.version, began)
+        nearest = tables.maintain(table, nearest)
+        self._pin_tidy(table.version, began, nearest)
         tables.prune(table, self.catalog.superseded_before(time.time() - tables.KEPT))
         if table.version != self.catalog.pinned().version:
-            with self.catalog.writing() as connection:
-                catalogs.pin(connection, table.version, began)
+            self._pin_tidy(table.version, began, nearest)
+
+    def _pin_tidy(self, version: int, began: float, nearest: bool) -> None:
+        with self.catalog.writing() as connection:
+            generation = catalogs.pin(connection, version, began)
+            settings = {"tidy": str(generation), **({"nearest": "hnsw"} if nearest else {})}
+            catalogs.set_header(connection, settings)
 
     def _chunks(self, document: Document) -> list[dict[str, Any]]:
         spans: Sequence[Span] = self.chunker().chunk(document)

@@ -11,7 +11,7 @@ from longreach.types import Hit
 
 if TYPE_CHECKING:
     from longreach.library import Library
-    from longreach.library.filters import Where
+    from longreach.library.filters import Under, Where
 
 
 def search(
@@ -22,12 +22,12 @@ def search(
     retriever: str = "hybrid",
     reranker: str = "none",
     where: Where | None = None,
-    under: str | None = None,
+    under: Under = None,
 ) -> list[Hit]:
     """The `k` chunks of `library` that best match `query`, best first; `retriever` and `reranker` are specs.
 
-    `where` filters by the documents' metadata, `under` by their source (`longreach.library.filters`). A reranker gets as
-    many hits as its `depth` asks for. Raises InputError for an empty question or `k` below 1, SpecError.
+    `where` filters by the documents' metadata, `under` by their source (`longreach.library.filters`). A reranker gets
+    as many hits as its `depth` asks for. Raises InputError for an empty question or `k` below 1, SpecError.
     """
     if not query.strip():
         raise InputError("the question is empty: ask something")

@@ -11,7 +11,8 @@ K = TypeVar("K", bound=Hashable)
 def reciprocal_rank(rankings: Sequence[Sequence[K]], weights: Sequence[float], k: float = 60.0) -> dict[K, float]:
     """Scores `sum(weight / (k + rank))` over rankings, rank from 1, best first.
 
-    Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual rank learning methods".
+    Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual rank learning
+    methods".
     """
     scores: dict[K, float] = {}
     for ranking, weight in zip(rankings, weights, strict=True):

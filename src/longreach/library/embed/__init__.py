@@ -42,7 +42,7 @@ class Embedder(Protocol):
 
 
 def load_encoder(name: str, *, cache: Path, device: str = "auto", offline: bool = False) -> Embedder:
-    """The encoder called `name`: "embedded" (all-MiniLM-L6-v2, fetched once into `cache`), a Hugging Face id or a folder.
+    """The encoder called `name`: "embedded" (all-MiniLM-L6-v2, fetched once into `cache`), a Hugging Face id, a folder.
 
     Raises ModelError, and NetworkError where it must be fetched and cannot be.
     """

@@ -91,7 +91,7 @@ def erf(x: Array) -> Array:
     """The error function to 2e-7. Abramowitz & Stegun 1964, formula 7.1.26."""
     a = np.abs(x)
     t = 1 / (1 + np.float32(0.3275911) * a)
-    series = np.float32(1.061405429)
+    series: Any = np.float32(1.061405429)
     for coefficient in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
         series = series * t + np.float32(coefficient)
     result: Array = np.copysign(1 - series * t * np.exp(-a * a), x)

@@ -55,7 +55,8 @@ class TorchOperations:
 
     def heads(self, hidden: Tensor, heads: int) -> Tensor:
         """`[batch, length, dim]` to `[batch, heads, length, head_dim]`."""
-        return hidden.unflatten(-1, (heads, -1)).transpose(1, 2)
+        batch, length, dim = hidden.shape
+        return hidden.view(batch, length, heads, dim // heads).transpose(1, 2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """Softmax attention, heads merged again."""

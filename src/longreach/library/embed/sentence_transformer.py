@@ -30,7 +30,7 @@ class SentenceTransformerEmbedder:
 
         try:
             model = SentenceTransformer(name, device=None if device == "auto" else device, local_files_only=offline)
-            dim = int(model.get_sentence_embedding_dimension() or 0)
+            dim = int(model.get_embedding_dimension() or 0)
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ModelError(f"the encoder {name!r} cannot be loaded: {first}") from error

@@ -30,7 +30,8 @@ class CrossEncoderReranker:
         if not head:
             return []
         pairs = [(_clean(query), _clean(hit.text)) for hit in head]
-        scores = [float(score) for score in self._network.predict(pairs, self.batch_size, show_progress_bar=False)]
+        raw = self._network.predict(pairs, batch_size=self.batch_size, show_progress_bar=False)
+        scores = [float(score) for score in raw]
         floor = min(scores)
         ranked = [_scored(hit, score) for hit, score in zip(head, scores, strict=True)]
         ranked.sort(key=lambda hit: -hit.score)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from longreach.library import Library
-from longreach.library.filters import Where
+from longreach.library.filters import Under, Where
 from longreach.registry import resource
 from longreach.search.mmr import diversified
 from longreach.search.retrieve import retrievers
@@ -20,15 +20,15 @@ from longreach.types import Hit
 class Dense:
     """The chunks whose vectors are nearest to the question's by cosine. Karpukhin et al. 2020 (arXiv 2004.04906).
 
-    With `diversity` above 0, that share of a hit's worth is its being unlike the hits before it (`longreach.search.mmr`),
-    chosen among the `depth` nearest.
+    With `diversity` above 0, that share of a hit's worth is its being unlike the hits before it
+    (`longreach.search.mmr`), chosen among the `depth` nearest.
     """
 
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     depth: Annotated[int, Field(ge=1)] = 100
     library: Library = resource()
     where: Where | None = resource()
-    under: str | None = resource()
+    under: Under = resource()
 
     def retrieve(self, query: str, k: int) -> list[Hit]:
         """At most `k` hits, nearest first."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from longreach.library import Library
-from longreach.library.filters import Where
+from longreach.library.filters import Under, Where
 from longreach.library.view import Ranking
 from longreach.registry import resource
 from longreach.search.fuse import convex, reciprocal_rank
@@ -35,7 +35,7 @@ class Hybrid:
     diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
     library: Library = resource()
     where: Where | None = resource()
-    under: str | None = resource()
+    under: Under = resource()
 
     def retrieve(self, query: str, k: int) -> list[Hit]:
         """At most `k` hits, best first."""
