@@ -25,6 +25,7 @@ class Scripted(Engine):
 
     model = "scripted"
     context_length = 400
+    parameters = 0
     end_tokens = frozenset()
 
     def __init__(self, text: str) -> None:
@@ -65,7 +66,7 @@ def library(tmp_path: Path) -> Iterator[Library]:
 
 
 def ask(library: Library, text: str, question: str = "How tight are the pump's bolts?", **options: object) -> Answer:
-    return Reader(library, Scripted(text), answer="generate").ask(question, **options)  # type: ignore[arg-type]
+    return Reader(library, Scripted(text), answer="generate", least_similarity=0).ask(question, **options)  # type: ignore[arg-type]
 
 
 def test_a_supported_answer_is_cited_to_the_character(library: Library) -> None:
@@ -93,7 +94,9 @@ def test_a_stream_tells_the_passages_then_the_text_then_the_answer(library: Libr
     assert events[-1].timing.search <= events[-1].timing.ttft <= events[-1].timing.total
 
 
-@pytest.mark.parametrize(("filters", "document"), [({"where": {"kind": "atlas"}}, "lake"), ({"under": "/manuals"}, "pump")])
+@pytest.mark.parametrize(
+    ("filters", "document"), [({"where": {"kind": "atlas"}}, "lake"), ({"under": "/manuals"}, "pump")]
+)
 def test_only_documents_that_meet_the_filters_are_read(library: Library, filters: dict, document: str) -> None:
     answer = ask(library, "Nothing.", "Tell about the pump and the lake", **filters)
     assert {passage.chunk.document_id for passage in answer.passages} == {document}

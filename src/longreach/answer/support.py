@@ -68,11 +68,11 @@ def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str,
     return (text if len(kept) == len(claims) else "".join(kept)).strip(), best_first
 
 
-def best_sentence(question: str, passage: Passage, start: int, end: int) -> tuple[int, int]:
-    """The sentence of the passage's chunk around `[start, end)`, wide enough to hold it."""
-    spans = [span for span in sentences(Document("", passage.chunk.text)) if span[1] > start and span[0] < end]
+def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """The sentence of `text` around `[start, end)`, or the sentences where it reaches over several."""
+    spans = [span for span in sentences(Document("", text)) if span[1] > start and span[0] < end]
     first, last = (spans[0][0], spans[-1][1]) if spans else (start, end)
-    return _trim(passage.chunk.text, min(first, start), max(last, end))
+    return _trim(text, min(first, start), max(last, end))
 
 
 _Window = tuple[Passage, int, int, float, frozenset[str]]

@@ -73,6 +73,8 @@ class Engine(ABC):
     """The name it was loaded by."""
     context_length: int
     """In tokens, prompt and answer together."""
+    parameters: int
+    """How many weights it has; 0 where that is not known."""
     end_tokens: frozenset[int]
     """The ids that end an answer; empty where they cannot be known."""
 

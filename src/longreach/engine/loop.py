@@ -35,6 +35,7 @@ class LoopEngine(Engine):
         self.loaded = loaded
         self.model = loaded.name
         self.context_length = loaded.context_length
+        self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self._lock = RLock()
         self._past = PastPrompts(reuse_bytes)

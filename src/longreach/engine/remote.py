@@ -41,6 +41,7 @@ class RemoteEngine(Engine):
         # Without a key of ours the client would send the one it finds in the environment, to whatever host this is.
         self._client = OpenAI(base_url=self._base, api_key=api_key or "none", max_retries=1, timeout=600.0)
         self.model = url
+        self.parameters = 0
         self.end_tokens = frozenset()
         self._name, self.context_length = self._choose(wanted)
 
