@@ -31,7 +31,7 @@ DECODE_TOKENS = 16
 def doctor(model: ModelOption = None, library: LibraryOption = None, as_json: JsonOption = False) -> None:
     """Say what is installed, which models and devices there are, and what is slow and why."""
     settings = load_settings(model=model, library=library)
-    report = {
+    report: dict[str, Any] = {
         "versions": _versions(),
         "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},
         "device": _device(),
