@@ -10,6 +10,7 @@ import argparse
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,22 @@ METHODS = ("fixed", "sentence", "recursive", "sections", "semantic", "code")
 RETRIEVED = 5
 
 
+class Remembering:
+    """An encoder that embeds a text once, since many chunkers make some of the same chunks."""
+
+    def __init__(self, encoder: Embedder) -> None:
+        self.encoder = encoder
+        self.vectors: dict[str, np.ndarray] = {}
+
+    def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+        unknown = [text for text in dict.fromkeys(texts) if text not in self.vectors]
+        self.vectors.update(zip(unknown, self.encoder.embed_documents(unknown), strict=True))
+        return np.stack([self.vectors[text] for text in texts])
+
+    def embed_queries(self, texts: Sequence[str]) -> np.ndarray:
+        return self.encoder.embed_queries(texts)
+
+
 def specs(options: Options) -> list[str]:
     """What is measured: every chunker at every size, and overlap where there is such a thing."""
     if options.extra.spec:
@@ -45,7 +62,7 @@ def measure(options: Options) -> Result:
     with gzip.open(options.data / "chunk_spans.json.gz", "rt", encoding="utf-8") as file:
         pack = json.load(file)
     cache = load_settings().cache
-    encoder = load_encoder("embedded", cache=cache)
+    encoder = Remembering(load_encoder("embedded", cache=cache))
     count = Tokenizer.from_file(options.extra.tokenizer or ensure("encoder", cache=cache) / "tokenizer.json")
     questions = pack["questions"]
     asked = encoder.embed_queries([question["question"] for question in questions])
@@ -69,7 +86,7 @@ def row(
     corpora: dict[str, str],
     questions: list[dict[str, Any]],
     asked: np.ndarray,
-    encoder: Embedder,
+    encoder: Remembering,
     count: Tokenizer,
 ) -> dict[str, Any]:
     """The scores of one chunker, means over the questions."""
