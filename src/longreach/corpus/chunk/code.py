@@ -37,7 +37,7 @@ class Code:
     extension of its id. Any other document is chunked as by `recursive`.
     """
 
-    tokens: int = 256
+    tokens: int = 128
     count: TokenCounter = resource()
 
     def __post_init__(self) -> None:
