@@ -12,7 +12,7 @@ from longreach.types import Document, MetadataValue
 
 SIZE_LIMIT = 100_000_000
 """Bytes; a larger file is more likely data than something to read."""
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 """Seconds for a parser of PDF or office files."""
 
 

@@ -19,7 +19,7 @@ class Recursive:
     characters, and joins neighbours again. Markdown is split by its own structure. Counts every text many times over:
     some ten times slower than `sentence`."""
 
-    tokens: int = 256
+    tokens: int = 128
     overlap: int = 0
     count: TokenCounter = resource()
 

@@ -18,7 +18,7 @@ class Sections:
     """Cuts before every heading. A section over `tokens` is packed by sentences; sections shorter than `shortest` of
     the budget are joined with the next, as long as both fit. A text without headings is chunked as by `sentence`."""
 
-    tokens: int = 256
+    tokens: int = 128
     shortest: float = 0.25
     language: str = "en"
     count: TokenCounter = resource()

@@ -20,7 +20,7 @@ class Sentence:
     chunk repeats as many whole sentences as fit into `overlap`. Source code is packed by lines.
     """
 
-    tokens: int = 256
+    tokens: int = 128
     overlap: int = 0
     language: str = "en"
     """ISO 639-1; decides which abbreviations end no sentence."""
