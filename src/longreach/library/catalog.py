@@ -41,6 +41,7 @@ CREATE TABLE texts (ordinal INTEGER PRIMARY KEY, text BLOB NOT NULL, anchors TEX
 CREATE TABLE metadata (key BLOB, value, ordinal INTEGER, PRIMARY KEY (key, value, ordinal)) WITHOUT ROWID;
 CREATE INDEX metadata_ordinal ON metadata (ordinal);
 """
+_RECORD = "ordinal, id, source, hash, size, mtime_ns, extra"
 _INFO = "ordinal, id, source, metadata, media_type, characters, chunks, hash"
 
 
@@ -205,16 +206,16 @@ class Catalog:
             ).fetchone()
             return float(row[0]) if row else 0.0
 
-    def records(self) -> dict[str, Record]:
-        """Every document by its id, without texts."""
+    def records(self) -> list[Record]:
+        """Every document, without texts."""
         with self.reading() as connection:
-            rows = connection.execute("SELECT id, ordinal, source, hash, size, mtime_ns, extra FROM documents")
-            return {
-                (name := decode(row[0])): Record(
-                    row[1], name, decode(row[2]), row[3], None if row[4] is None else Stamp(row[4], row[5], row[6])
-                )
-                for row in rows
-            }
+            return [_record(row) for row in connection.execute(f"SELECT {_RECORD} FROM documents")]
+
+    def record(self, document_id: str) -> Record | None:
+        """One document, without its text."""
+        with self.reading() as connection:
+            row = connection.execute(f"SELECT {_RECORD} FROM documents WHERE id = ?", (encode(document_id),)).fetchone()
+        return None if row is None else _record(row)
 
     def get(self, document_id: str) -> Document | None:
         """The document itself."""
@@ -334,6 +335,11 @@ def _selection(rows: Iterable[tuple[int, int, int]]) -> Selection:
         within = bool(holds)
         total += chunks if holds else 0
     return Selection(runs, total)
+
+
+def _record(row: Sequence[Any]) -> Record:
+    stamp = None if row[4] is None else Stamp(row[4], row[5], row[6])
+    return Record(row[0], decode(row[1]), decode(row[2]), row[3], stamp)
 
 
 def _info(row: Sequence[Any]) -> DocumentInfo:

@@ -28,7 +28,7 @@ def add_paths(writer: Writer, paths: Iterable[str | Path], metadata: Metadata | 
     writer.bytes_total += sum(candidate.size for candidate in walk.candidates)
     for skipped in walk.skipped:
         writer.report.skipped.append((skipped.path, skipped.reason))
-    by_source = {record.source: record for record in writer.records.values() if record.stamp}
+    by_source = {record.source: record for record in writer.catalog.records() if record.stamp}
     given = None if metadata is None else json.dumps(dict(sorted(metadata.items())))
     for candidate in walk.candidates:
         known = by_source.get(candidate.path.as_posix())

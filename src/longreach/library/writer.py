@@ -43,7 +43,7 @@ class Writer:
     total: int = 0
     bytes_total: int = 0
     report: AddReport = field(default_factory=AddReport)
-    _records: dict[str, Record] = field(init=False)
+    _records: dict[str, Record | None] = field(default_factory=dict)  # what this run changed; ordinal -1 while queued
     _entries: list[Entry] = field(default_factory=list)
     _rows: list[list[dict[str, Any]]] = field(default_factory=list)
     _gone: list[int] = field(default_factory=list)
@@ -52,18 +52,10 @@ class Writer:
     _bytes: int = 0
     _queued_bytes: int = 0
 
-    def __post_init__(self) -> None:
-        self._records = self.catalog.records()
-
-    @property
-    def records(self) -> dict[str, Record]:
-        """The documents of the library, those queued included, by id."""
-        return self._records
-
     def put(self, document: Document, stamp: Stamp | None = None) -> None:
         """Add `document`, or let it take the place of the one with its id; nothing is done where both say the same."""
         digest = content_hash(document)
-        known = self._records.get(document.id)
+        known = self._known(document.id)
         size = stamp.size if stamp else len(document.text)
         if known is not None and known.hash == digest:
             if stamp is not None and stamp != known.stamp and known.ordinal >= 0:
@@ -72,7 +64,7 @@ class Writer:
             return
         if known is not None and known.ordinal < 0:  # queued in this very run under the same id
             self.flush()
-            known = self._records[document.id]
+            known = self._known(document.id)
         if known is None:
             self.report.added += 1
         else:
@@ -99,15 +91,14 @@ class Writer:
     def remove(self, ids: Iterable[str]) -> None:
         """Take out the documents among `ids` that are in the library."""
         for document_id in ids:
-            known = self._records.get(document_id)
-            if known is None:
-                continue
-            if known.ordinal < 0:
+            known = self._known(document_id)
+            if known is not None and known.ordinal < 0:
                 self.flush()
-                known = self._records[document_id]
-            self._gone.append(known.ordinal)
-            del self._records[document_id]
-            self.report.removed += 1
+                known = self._known(document_id)
+            if known is not None:
+                self._gone.append(known.ordinal)
+                self._records[document_id] = None
+                self.report.removed += 1
 
     def flush(self) -> None:
         """Make what is queued part of the library."""
@@ -169,6 +160,11 @@ class Writer:
             generation = catalogs.pin(connection, version, began)
             settings = {"tidy": str(generation), **({"nearest": "hnsw"} if nearest else {})}
             catalogs.set_header(connection, settings)
+
+    def _known(self, document_id: str) -> Record | None:
+        if document_id in self._records:
+            return self._records[document_id]
+        return self.catalog.record(document_id)
 
     def _chunks(self, document: Document) -> list[dict[str, Any]]:
         spans: Sequence[Span] = self.chunker().chunk(document)
