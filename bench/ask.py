@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from harness import Options, Result, Row, at_least, run
-
 from longreach import Engine, Library, Reader
 from longreach.config import load_settings
 from longreach.types import Answer, Document

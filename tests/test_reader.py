@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from hashed import HashingEncoder
 
+from hashed import HashingEncoder
 from longreach.answer.support import content_words
 from longreach.engine import Completion, Engine, Message, Piece, Prompt, Sampling, Stream
 from longreach.errors import InputError, PromptTooLongError

@@ -13,9 +13,9 @@ import numpy as np
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.sentences import Range
 from longreach.corpus.chunk.recursive import Recursive
 from longreach.corpus.formats import format_of, language_of
+from longreach.corpus.sentences import Range
 from longreach.registry import resource
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter
