@@ -1,7 +1,8 @@
-"""From question to cited answer on Natural Questions passages: is it right, is it cited rightly, and how soon does it come?
+"""From question to cited answer on Natural Questions passages: is it right, is it cited rightly, and how soon does it
+come?
 
-The questions are 200 that no choice in the project was made on. "Removed" asks questions whose gold passages were taken out
-of the library: the right answer is that the documents do not tell.
+The questions are 200 that no choice in the project was made on. "Removed" asks questions whose gold passages were
+taken out of the library: the right answer is that the documents do not tell.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Indexing a folder of real documentation as a whole process: rate, peak memory, and what a second run costs.
 
-By default the HTML documentation of Python as Debian packages it (`apt-get install python3-doc`): pages and their sources.
+By default the HTML documentation of Python as Debian packages it (`apt-get install python3-doc`): pages and their
+sources.
 """
 
 from __future__ import annotations

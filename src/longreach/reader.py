@@ -24,7 +24,8 @@ NOT_TOLD = "The documents do not tell."
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the model is about to read: the passages in the order of the prompt, and the seconds that finding them took."""
+    """What the model is about to read: the passages in the order of the prompt, and the seconds that finding them
+    took."""
 
     passages: Sequence[Passage]
     seconds: float
@@ -80,8 +81,8 @@ class Reader:
         raise AssertionError("a stream ends with its answer")
 
     def stream(self, question: str, *, where: Where | None = None, under: Under = None) -> Iterator[Event]:
-        """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is the
-        model's own; the last event's is what of it the passages support. Raises as `ask` does."""
+        """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is
+        the model's own; the last event's is what of it the passages support. Raises as `ask` does."""
         question = question.strip()
         if not question:
             raise InputError("the question is empty: ask something")

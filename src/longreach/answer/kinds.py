@@ -19,8 +19,10 @@ _MONTHS = frozenset(
     "january february march april may june july august september october november december".split(),
 )
 _NUMBERS = frozenset(
-    "one two three four five six seven eight nine ten eleven twelve thirteen twenty thirty forty fifty hundred thousand "
-    "million billion once twice dozen first second third".split(),
+    (
+        "one two three four five six seven eight nine ten eleven twelve thirteen twenty thirty forty fifty hundred "
+        "thousand million billion once twice dozen first second third"
+    ).split()
 )
 
 

@@ -1,5 +1,5 @@
-"""A span of the passages, chosen by more than the model's probability: what a model of 135 million parameters knows about
-answers is worth a good deal more beside what search knows about passages.
+"""A span of the passages, chosen by more than the model's probability: what a model of 135 million parameters knows
+about answers is worth a good deal more beside what search knows about passages.
 
 The spans that the model finds likely (`longreach.answer.spans`) are ranked by a log-linear score
 
@@ -14,8 +14,9 @@ The spans that the model finds likely (`longreach.answer.spans`) are ranked by a
 | echo | span | share of the span's content words that the question holds already |
 | mismatch | span | 1 where it is plainly not of the kind that is asked for (`longreach.answer.kinds`) |
 
-The weights were fitted by logistic regression on 200 questions of Natural Questions (two folds, SmolLM2-135M-Instruct with
-all-MiniLM-L6-v2); a score below `least` is no answer. `bench/ask.py` measures it on questions that had no part in this.
+The weights were fitted by logistic regression on 200 questions of Natural Questions (two folds, SmolLM2-135M-Instruct
+with all-MiniLM-L6-v2); a score below `least` is no answer. `bench/ask.py` measures it on questions that had no part
+in this.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ After a prompt that asks for the answer, a span of tokens t_1 … t_n is worth
 
     log p(span) = sum_i log p(t_i | prompt, t_1 … t_{i-1}) + log p(stop | prompt, t_1 … t_n)
 
-where *stop* is any token that ends an answer. All spans are paths of one trie over the passages, and all paths share the
-prompt's KV. A path's probability bounds that of every span that goes on from it; at any depth fewer than 1/p paths are
-worth more than p, so the likely ones are few.
+where *stop* is any token that ends an answer. All spans are paths of one trie over the passages, and all paths share
+the prompt's KV. A path's probability bounds that of every span that goes on from it; at any depth fewer than 1/p
+paths are worth more than p, so the likely ones are few.
 """
 
 from __future__ import annotations

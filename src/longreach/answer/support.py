@@ -1,8 +1,8 @@
 """Which sentences of the passages support an answer, and whether any does.
 
-An answer's sentence is supported where a sentence of a passage (or two neighbours) holds its numbers, and most of the words
-that the question did not already give, rare words counting more. This is lexical on purpose: it cannot be talked into
-seeing support that is not there, and it needs no model.
+An answer's sentence is supported where a sentence of a passage (or two neighbours) holds its numbers, and most of the
+words that the question did not already give, rare words counting more. This is lexical on purpose: it cannot be
+talked into seeing support that is not there, and it needs no model.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ PAIR_COST = 0.25
 """How much more of a claim two neighbouring sentences must hold than one alone does, to be quoted in its stead."""
 
 _WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
-_FUNCTION_WORDS = """a about according after again all also although am an and answer any are as at based be because been before being
-    both but by can could did do does during each either for from given had has have he her here hers him his how however i
-    if in into is it its itself just may might more most much must my no nor not of on one or other our out over own
-    passage passages provided question same she should so some such than that the their them then there therefore these
-    they this those through to too under until up upon very was we were what when where whether which while who whom whose
-    why will with within would you your s t context text document documents information stated mentioned"""
+_FUNCTION_WORDS = """
+a about according after again all also although am an and answer any are as at based be because been before being both
+but by can could did do does during each either for from given had has have he her here hers him his how however i if
+in into is it its itself just may might more most much must my no nor not of on one or other our out over own passage
+passages provided question same she should so some such than that the their them then there therefore these they this
+those through to too under until up upon very was we were what when where whether which while who whom whose why will
+with within would you your s t context text document documents information stated mentioned
+"""
 
 
 def words(text: str) -> list[str]:

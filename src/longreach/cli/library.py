@@ -41,9 +41,8 @@ def list_documents(
         print_json([{**asdict(info), "metadata": dict(info.metadata)} for info in infos])
         return
     for info in infos:
-        out.print(
-            f"{escape(shown_path(info.source or info.id))}  [dim]{info.characters:,} characters, {info.chunks} chunks[/]"
-        )
+        name = escape(shown_path(info.source or info.id))
+        out.print(f"{name}  [dim]{info.characters:,} characters, {info.chunks} chunks[/]")
 
 
 @app.command()

@@ -14,26 +14,27 @@ INSTRUCTIONS = "Answer the question in one or two short sentences, using only wh
 
 EXAMPLES = (
     (
-        "Casablanca (film)\nCasablanca is a 1942 American romantic drama film directed by Michael Curtiz. Humphrey Bogart "
-        "stars as Rick Blaine, who runs a nightclub in Morocco, and Ingrid Bergman as Ilsa Lund, the woman he once loved.",
+        "Casablanca (film)\nCasablanca is a 1942 American romantic drama film directed by Michael Curtiz. Humphrey "
+        "Bogart stars as Rick Blaine, who runs a nightclub in Morocco, and Ingrid Bergman as Ilsa Lund, the "
+        "woman he once loved.",
         "Who played rick in the movie casablanca?",
         "Humphrey Bogart",
     ),
     (
-        "Golden Gate Bridge\nThe Golden Gate Bridge spans the strait between San Francisco Bay and the Pacific Ocean. Work "
-        "on it began in January 1933, and it opened on May 27, 1937.",
+        "Golden Gate Bridge\nThe Golden Gate Bridge spans the strait between San Francisco Bay and the Pacific Ocean. "
+        "Work on it began in January 1933, and it opened on May 27, 1937.",
         "When did the golden gate bridge open to the public?",
         "May 27, 1937",
     ),
     (
-        "Human skeleton\nA newborn baby has around 270 bones. Many of them fuse as the child grows, so that the skeleton of "
-        "an adult is made up of 206 bones.",
+        "Human skeleton\nA newborn baby has around 270 bones. Many of them fuse as the child grows, so that the "
+        "skeleton of an adult is made up of 206 bones.",
         "How many bones does an adult human have?",
         "206",
     ),
     (
-        "Machu Picchu\nMachu Picchu is an Inca citadel of the 15th century on a mountain ridge in southern Peru, some 2,430 "
-        "metres above the sea. Hiram Bingham made it widely known in 1911.",
+        "Machu Picchu\nMachu Picchu is an Inca citadel of the 15th century on a mountain ridge in southern Peru, some "
+        "2,430 metres above the sea. Hiram Bingham made it widely known in 1911.",
         "Where is machu picchu located?",
         "southern Peru",
     ),

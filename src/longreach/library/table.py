@@ -133,7 +133,7 @@ def matrix(rows: Any) -> Any:
 def loose(table: Any) -> bool:
     """Whether so many rows are missing from the indices that searches suffer."""
     missing: int = table.index_stats("text_idx").num_unindexed_rows
-    return missing > table.count_rows() // 100
+    return bool(missing > table.count_rows() // 100)
 
 
 def maintain(table: Any, nearest: bool) -> bool:

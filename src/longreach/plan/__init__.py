@@ -19,7 +19,8 @@ class Plan:
 
 
 def suited(engine: Engine) -> Plan:
-    """What suits the model: a small one gets few passages and answers with a span of them; others read more and write."""
+    """What suits the model: a small one gets few passages and answers with a span of them; others read more and
+    write."""
     if 0 < engine.parameters < SMALL:
         return Plan(chooser="top_k(k=3)", answer="rank_spans")
     return Plan(chooser="top_k(k=8)", answer="generate")
