@@ -113,12 +113,12 @@ def run(
 
 def show(name: str, result: Result, *, quick: bool) -> None:
     """Print the table, the bars and the notes."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 150)
     columns = list(result.rows[0]) if result.rows else []
     table = Table(title=name, title_justify="left")
-    for column in columns:
+    for index, column in enumerate(columns):
         numeric = all(isinstance(row[column], int | float) or row[column] is None for row in result.rows)
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=index == 0)
     for row in result.rows:
         table.add_row(*(_cell(row[column]) for column in columns))
     console.print(table)

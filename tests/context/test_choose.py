@@ -23,9 +23,9 @@ def hit(number: int, text: str, score: float, start: int = 0, document: str | No
     return Hit(chunk, DocumentInfo(document, "", {}, "text/plain", len(text), 1, ""), score)
 
 
-ranked = st.lists(
-    st.tuples(st.floats(0, 100), st.integers(1, 60)), max_size=12
-).map(lambda drawn: [hit(n, "word " * size, score) for n, (score, size) in enumerate(sorted(drawn, reverse=True))])
+ranked = st.lists(st.tuples(st.floats(0, 100), st.integers(1, 60)), max_size=12).map(
+    lambda drawn: [hit(n, "word " * size, score) for n, (score, size) in enumerate(sorted(drawn, reverse=True))]
+)
 
 
 @pytest.mark.parametrize("name", choosers.names())

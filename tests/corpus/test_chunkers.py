@@ -162,6 +162,13 @@ def test_sentence_keeps_sentences_and_abbreviations_whole(tokenizer, encoder):
     assert not any(text.endswith(("Dr.", "Mr.")) for text in found)
 
 
+def test_a_long_text_without_sentences_is_cut_between_lines(tokenizer, encoder):
+    line = "“The cat sat on the mat and the dog ran (to the house\n"
+    doc = Document("d", line * 700)
+    found = texts(doc, make("sentence(tokens=150)", tokenizer, encoder).chunk(doc))
+    assert all(text.startswith("“The cat") and text.endswith("house") for text in found)
+
+
 def test_sentence_leaves_no_heading_at_the_end_of_a_chunk(tokenizer, encoder):
     text = "".join(f"# Part {n}\n\n" + "The cat sat on the mat. " * (n % 4 + 1) + "\n\n" for n in range(12))
     doc = document(text)

@@ -151,6 +151,11 @@ def test_markdown_is_verbatim_and_its_headings_are_anchors():
     assert starts == ["# To", "Text", "Seco", "## U", "### "]
 
 
+def test_a_paragraph_over_a_line_of_dashes_is_no_heading():
+    document = load_bytes(b"A line of a paragraph.\n" * 20 + b"---\n# Real # one ##\n# \n#\n", "a.md")
+    assert labels(document) == [("Real # one", 1)]
+
+
 # HTML ----------------------------------------------------------------------------------------------------------------
 
 HTML = """<!DOCTYPE html><html><head><title>A &amp; B</title><style>p { color: red }</style>
@@ -335,6 +340,7 @@ def test_a_chapter_of_a_book_is_a_heading():
         ("a.txt", b"", "empty"),
         ("a.md", b" \n\t\n", "empty"),
         ("a.html", b"<script>1</script>", "no text"),
+        ("a.html", b"<div>x" * 3000, "nested too deeply"),
         ("a.txt", b"\xef\xbb\xbf", "no text"),
         ("a.txt", b"\x7fELF\x02\x01\x01" + bytes(200), "binary"),
         ("a.txt", bytes(range(1, 32)) * 20, "binary"),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longreach.engine.exploration import ROOT
+from longreach.engine import ROOT
 from longreach.engine.loop import LoopEngine
 from longreach.errors import InputError, PromptTooLongError
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longreach.engine import Engine, Message, Sampling
+from longreach.engine import Engine, Message
 from longreach.engine.kv import BufferLayer, Kept, PastPrompts, bytes_of, common
 from longreach.engine.loop import LoopEngine
 from longreach.errors import InputError, ModelError, PromptTooLongError
@@ -219,6 +219,7 @@ def test_a_token_that_is_not_in_the_vocabulary_is_refused(storyteller: LoopEngin
 def test_count_is_without_special_tokens(storyteller: LoopEngine) -> None:
     ids = storyteller.encode(STORY)
     assert ids[0] == 1
+    assert storyteller.tokenize(STORY) == ids[1:]
     assert storyteller.count(STORY) == len(ids) - 1
     assert storyteller.decode(ids) == STORY
 
@@ -250,4 +251,3 @@ def test_bytes_of_a_cache_are_those_of_its_buffers(storyteller: LoopEngine) -> N
 def test_sampling_is_checked_before_anything_is_computed(storyteller: LoopEngine) -> None:
     with pytest.raises(InputError, match="top_p"):
         storyteller.stream(STORY, top_p=2.0)
-    assert Sampling().max_tokens == 128

@@ -31,7 +31,7 @@ class Draft:
 
     text: str
     quotes: Sequence[Quote]
-    usage: Usage = Usage()
+    usage: Usage
 
 
 class Answerer(Protocol):

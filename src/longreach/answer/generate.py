@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from longreach.answer import Draft, answerers
 from longreach.answer.support import support
-from longreach.context.assemble import assemble
+from longreach.context.assemble import assemble_chat
 from longreach.engine import Engine
 from longreach.types import Passage
 
@@ -22,13 +22,11 @@ class Generate:
     seed: int | None = None
 
     def overhead(self, question: str, engine: Engine) -> int:
-        return engine.count("".join(message.content for message in assemble(question, []))) + 16 + self.max_tokens
+        return engine.count("".join(message.content for message in assemble_chat(question, []))) + 16 + self.max_tokens
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        prompt = assemble(question, passages)
-        with engine.stream(
-            prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed
-        ) as stream:
+        prompt = assemble_chat(question, passages)
+        with engine.stream(prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed) as stream:
             for piece in stream:
                 if piece.text:
                     yield piece.text

@@ -1,8 +1,8 @@
 """Which sentences of the passages support an answer, and whether any does.
 
-An answer's sentence is supported where a sentence of a passage (or two neighbours) holds its numbers, and most of the words
-that the question did not already give, rare words counting more. This is lexical on purpose: it cannot be talked into
-seeing support that is not there, and it needs no model.
+An answer's sentence is supported where a sentence of a passage (or two neighbours) holds its numbers, and most of the
+words that the question did not already give, rare words counting more. This is lexical on purpose: it cannot be
+talked into seeing support that is not there, and it needs no model.
 """
 
 from __future__ import annotations
@@ -11,33 +11,40 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import pairwise
+from typing import Any
 
 from longreach.answer import Quote
 from longreach.corpus.sentences import sentences
-from longreach.types import Passage
+from longreach.types import Document, Passage
 
-ENOUGH = 0.6
+ENOUGH = 0.5
 """The share of a sentence's new words, weighted by rarity, that must stand in the quote."""
 
+PAIR_COST = 0.25
+"""How much more of a claim two neighbouring sentences must hold than one alone does, to be quoted in its stead."""
+
 _WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
-_FUNCTION_WORDS = frozenset(
-    """a about according after again all also although am an and answer any are as at based be because been before being
-    both but by can could did do does during each either for from given had has have he her here hers him his how however i
-    if in into is it its itself just may might more most much must my no nor not of on one or other our out over own
-    passage passages provided question same she should so some such than that the their them then there therefore these
-    they this those through to too under until up upon very was we were what when where whether which while who whom whose
-    why will with within would you your s t context text document documents information stated mentioned""".split()
-)
+_FUNCTION_WORDS = """
+a about according after again all also although am an and answer any are as at based be because been before being both
+but by can could did do does during each either for from given had has have he her here hers him his how however i if
+in into is it its itself just may might more most much must my no nor not of on one or other our out over own passage
+passages provided question same she should so some such than that the their them then there therefore these they this
+those through to too under until up upon very was we were what when where whether which while who whom whose why will
+with within would you your s t context text document documents information stated mentioned
+"""
 
 
 def words(text: str) -> list[str]:
-    """The words of `text`, case folded, a plural or possessive s taken off."""
-    return [_stem(match.group().casefold()) for match in _WORD.finditer(text)]
+    """The stems of the words of `text`, in their order."""
+    found = [match.group().casefold() for match in _WORD.finditer(text)]
+    return [*_stemmer().stemWords([word.removesuffix("'s").removesuffix("’s") for word in found])]
 
 
 def content_words(text: str) -> set[str]:
-    """The words of `text` that carry its content."""
-    return {word for word in words(text) if word not in _FUNCTION_WORDS}
+    """The stems of the words of `text` that carry its content."""
+    return set(words(text)) - _function_stems()
 
 
 def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str, list[Quote]]:
@@ -46,11 +53,11 @@ def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str,
     Without support for any sentence both are empty. A text of which all is supported comes back as it was.
     """
     windows = _windows(passages)
-    rarity = _Rarity(window_words for _, _, _, window_words in windows)
+    rarity = _Rarity(window_words for *_, window_words in windows)
     asked = content_words(question)
     kept: list[str] = []
     quotes: dict[tuple[str, int, int], Quote] = {}
-    claims = [text[start:end] for start, end in sentences(text)]
+    claims = [text[start:end] for start, end in sentences(Document("", text))]
     for claim in claims:
         quote = _best(claim, asked, windows, rarity)
         if quote is None:
@@ -63,30 +70,32 @@ def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str,
     return (text if len(kept) == len(claims) else "".join(kept)).strip(), best_first
 
 
-def best_sentence(question: str, passage: Passage, start: int, end: int) -> tuple[int, int]:
-    """The sentence of the passage's chunk around `[start, end)`, wide enough to hold it."""
-    spans = [span for span in sentences(passage.chunk.text) if span[1] > start and span[0] < end]
+def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
+    """The sentence of `text` around `[start, end)`, or the sentences where it reaches over several."""
+    spans = [span for span in sentences(Document("", text)) if span[1] > start and span[0] < end]
     first, last = (spans[0][0], spans[-1][1]) if spans else (start, end)
-    return _trim(passage.chunk.text, min(first, start), max(last, end))
+    return _trim(text, min(first, start), max(last, end))
 
 
-_Window = tuple[Passage, int, int, frozenset[str]]
+_Window = tuple[Passage, int, int, float, frozenset[str]]
 
 
 def _windows(passages: Sequence[Passage]) -> list[_Window]:
     """Each sentence of each passage, and each pair of neighbours, with its words."""
     windows: list[_Window] = []
     for passage in passages:
-        spans = [_trim(passage.chunk.text, start, end) for start, end in sentences(passage.chunk.text)]
-        pairs = [(a[0], b[1]) for a, b in zip(spans, spans[1:], strict=False)]
-        for start, end in [*spans, *pairs]:
-            if end > start:
-                windows.append((passage, start, end, frozenset(words(passage.chunk.text[start:end]))))
+        spans = [_trim(passage.chunk.text, start, end) for start, end in sentences(Document("", passage.chunk.text))]
+        spans = [(start, end) for start, end in spans if start < end]
+        alone = [(start, end, 0.0) for start, end in spans]
+        pairs = [(a[0], b[1], PAIR_COST) for a, b in pairwise(spans)]
+        for start, end, cost in alone + pairs:
+            windows.append((passage, start, end, cost, frozenset(words(passage.chunk.text[start:end]))))
     return windows
 
 
 class _Rarity:
-    """How much a word counts: log inverse frequency among the windows, as BM25 has it."""
+    """How much a word counts: log inverse frequency among the windows. One that is in none counts as if it were in one,
+    so that a paraphrase costs no more than the rarest word that is there."""
 
     def __init__(self, windows: Iterable[frozenset[str]]) -> None:
         self.total = 0
@@ -96,7 +105,7 @@ class _Rarity:
             self.counts.update(window)
 
     def __call__(self, chosen: Iterable[str]) -> float:
-        return sum(math.log1p((self.total + 0.5) / (self.counts[word] + 0.5)) for word in chosen)
+        return sum(math.log1p(self.total / max(1, self.counts[word])) for word in chosen)
 
 
 def _best(claim: str, asked: set[str], windows: Sequence[_Window], rarity: _Rarity) -> Quote | None:
@@ -109,13 +118,13 @@ def _best(claim: str, asked: set[str], windows: Sequence[_Window], rarity: _Rari
     whole, all_asked = rarity(needed), rarity(asked) or 1.0
     best: tuple[float, float, float, int] | None = None
     found: Quote | None = None
-    for passage, start, end, held in windows:
+    for passage, start, end, cost, held in windows:
         if not numbers <= held:
             continue
         share = rarity(needed & held) / whole
         if share < ENOUGH:
             continue
-        rank = (round(share, 3), rarity(asked & held) / all_asked, passage.hit.score, start - end)
+        rank = (round(share - cost, 3), rarity(asked & held) / all_asked, passage.hit.score, start - end)
         if best is None or rank > best:
             best, found = rank, Quote(passage, start, end, share)
     return found
@@ -129,6 +138,13 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _stem(word: str) -> str:
-    word = word.removesuffix("'s").removesuffix("’s")
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+@cache
+def _stemmer() -> Any:
+    from Stemmer import Stemmer
+
+    return Stemmer("english")
+
+
+@cache
+def _function_stems() -> frozenset[str]:
+    return frozenset(words(_FUNCTION_WORDS))

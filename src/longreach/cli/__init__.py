@@ -34,7 +34,9 @@ def version(shown: bool) -> None:
 
 
 @app.callback()
-def _options(_: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Say the version.")) -> None:
+def _options(
+    _: bool = typer.Option(False, "--version", callback=version, is_eager=True, help="Say the version."),
+) -> None:
     pass
 
 

@@ -35,7 +35,9 @@ def ask(
     ] = None,
     library: LibraryOption = None,
     model: ModelOption = None,
-    answer: Annotated[str | None, typer.Option(help="auto, extract (a span of the text) or generate.")] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="auto, rank_spans or extract (a span of the text), or generate.")
+    ] = None,
     retriever: Annotated[str | None, typer.Option(help="hybrid, dense or bm25, with options.")] = None,
     chooser: Annotated[str | None, typer.Option(help="top_k or sage, with options.")] = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="How many hits to choose passages from.")] = None,
@@ -147,6 +149,7 @@ def _reader(library: Any, settings: Settings) -> Any:
         answer=settings.answer,
         k=settings.k,
         prompt_tokens=settings.prompt_tokens,
+        least_similarity=settings.least_similarity,
     )
 
 
@@ -163,7 +166,9 @@ def _show(answer: Answer) -> None:
         out.print("  [dim]Nearest passages:[/]")
         for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score)[:3]:
             source = shown_path(passage.hit.document.source or passage.hit.document.id)
-            out.print(f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]")
+            out.print(
+                f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]"
+            )
     usage, timing = answer.usage, answer.timing
     note(
         f"\n  {answer.model} · {len(answer.passages)} passages · {usage.prompt_tokens} prompt tokens, "

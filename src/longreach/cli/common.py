@@ -90,12 +90,14 @@ def open_library(settings: Settings, *, create: bool = False, chunker: str | Non
 def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
     """`key=value` pairs as a filter; a key that is repeated takes any of its values. Raises InputError."""
     wanted: dict[str, list[MetadataValue]] = {}
-    for pair in pairs or []:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"--where {pair!r}: write key=value")
-        wanted.setdefault(key, []).append(_metadata_value(value))
+    for key, value in _pairs("--where", pairs):
+        wanted.setdefault(key, []).append(value)
     return dict(wanted) or None
+
+
+def parse_metadata(pairs: list[str] | None) -> dict[str, MetadataValue] | None:
+    """`key=value` pairs as metadata. Raises InputError."""
+    return dict(_pairs("--metadata", pairs)) or None
 
 
 def shown_path(source: str) -> str:
@@ -104,6 +106,14 @@ def shown_path(source: str) -> str:
         return str(Path(source).relative_to(Path.cwd()))
     except ValueError:
         return source
+
+
+def _pairs(option: str, pairs: list[str] | None) -> Iterator[tuple[str, MetadataValue]]:
+    for pair in pairs or []:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"{option} {pair!r}: write key=value")
+        yield key, _metadata_value(value)
 
 
 def _metadata_value(text: str) -> MetadataValue:

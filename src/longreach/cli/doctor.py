@@ -14,7 +14,16 @@ from longreach.cli.common import JsonOption, LibraryOption, ModelOption, out, pr
 from longreach.config import Settings, load_settings, settings_files
 from longreach.errors import LongreachError
 
-PACKAGES = ("torch", "transformers", "tokenizers", "sentence-transformers", "lancedb", "kreuzberg", "sentencex", "openai")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "sentence-transformers",
+    "lancedb",
+    "kreuzberg",
+    "sentencex",
+    "openai",
+)
 PREFILL_TOKENS = 512
 DECODE_TOKENS = 16
 
@@ -22,7 +31,7 @@ DECODE_TOKENS = 16
 def doctor(model: ModelOption = None, library: LibraryOption = None, as_json: JsonOption = False) -> None:
     """Say what is installed, which models and devices there are, and what is slow and why."""
     settings = load_settings(model=model, library=library)
-    report = {
+    report: dict[str, Any] = {
         "versions": _versions(),
         "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},
         "device": _device(),
@@ -116,11 +125,17 @@ def _advice(report: dict[str, Any], settings: Settings) -> list[str]:
     if device["chosen"] == "cpu":
         advice.append("the model runs on the processor: a CUDA device would be many times quicker")
         if device["cpu bfloat16"] == "emulated":
-            advice.append("the processor has no native bfloat16, so weights are float32: twice the memory to read a token")
+            advice.append(
+                "the processor has no native bfloat16, so weights are float32: twice the memory to read a token"
+            )
         if device["cpu threads"] <= 2:
-            advice.append(f"only {device['cpu threads']} threads: reading a long prompt takes seconds; lower prompt_tokens")
+            advice.append(
+                f"only {device['cpu threads']} threads: reading a long prompt takes seconds; lower prompt_tokens"
+            )
     if any(state == "not fetched" for state in report["models"].values()):
-        advice.append("an embedded model is not fetched yet: `longreach models fetch` does it ahead of the first question")
+        advice.append(
+            "an embedded model is not fetched yet: `longreach models fetch` does it ahead of the first question"
+        )
     if settings.reranker != "none":
         advice.append(f"every search is reranked by {settings.reranker}: slower, and worth it where ranking is weak")
     return advice or ["nothing stands out"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longreach.cli.common import JsonOption, LibraryOption, open_library, out, print_json, shown_path
+from longreach.cli.common import JsonOption, LibraryOption, open_library, out, parse_metadata, print_json, shown_path
 from longreach.cli.indexing import add, name_skipped, summary
 from longreach.config import load_settings
 from longreach.errors import DocumentError
@@ -18,10 +18,16 @@ def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
     library: LibraryOption = None,
     chunker: Annotated[
-        str | None, typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.')
+        str | None,
+        typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.'),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first.")
+        str | None,
+        typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first."),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Attach to every document of these paths; may be repeated."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,7 +35,7 @@ def index(
     settings = load_settings(library=library, encoder=encoder, chunker=chunker)
     chosen = settings.chunker if "chunker" in settings.model_fields_set else None
     with open_library(settings, create=True, chunker=chosen) as opened:
-        report = add(opened, paths)
+        report = add(opened, paths, parse_metadata(metadata))
         stats = opened.stats()
     done = report.added + report.updated + report.unchanged + report.removed
     if as_json:

@@ -14,12 +14,13 @@ from longreach.cli.common import err, note, shown_path
 if TYPE_CHECKING:
     from longreach.library import AddReport, Library
     from longreach.library.values import Progress as Step
+    from longreach.types import Metadata
 
 SHOWN = 10
 """How many skipped files are named before the rest is only counted."""
 
 
-def add(library: Library, paths: Sequence[Path], metadata: dict[str, str] | None = None) -> AddReport:
+def add(library: Library, paths: Sequence[Path], metadata: Metadata | None = None) -> AddReport:
     """Add `paths` while a bar on standard error shows documents, rate and time left; gone when done."""
     columns = (
         TextColumn("{task.description}"),

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longreach.cli.common import JsonOption, LibraryOption, WhereOption, open_library, out, parse_where, print_json, shown_path
+from longreach.cli.common import (
+    JsonOption,
+    LibraryOption,
+    WhereOption,
+    open_library,
+    out,
+    parse_where,
+    print_json,
+    shown_path,
+)
 from longreach.config import load_settings
 from longreach.errors import InputError
 
@@ -18,7 +27,9 @@ app = typer.Typer(help="Look into a library, or take documents out.", no_args_is
 
 @app.command("list")
 def list_documents(
-    under: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")] = None,
+    under: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")
+    ] = None,
     where: WhereOption = None,
     library: LibraryOption = None,
     as_json: JsonOption = False,
@@ -30,9 +41,8 @@ def list_documents(
         print_json([{**asdict(info), "metadata": dict(info.metadata)} for info in infos])
         return
     for info in infos:
-        out.print(
-            f"{escape(shown_path(info.source or info.id))}  [dim]{info.characters:,} characters, {info.chunks} chunks[/]"
-        )
+        name = escape(shown_path(info.source or info.id))
+        out.print(f"{name}  [dim]{info.characters:,} characters, {info.chunks} chunks[/]")
 
 
 @app.command()

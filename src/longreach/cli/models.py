@@ -22,7 +22,13 @@ def list_models(as_json: JsonOption = False) -> None:
     if as_json:
         print_json(
             [
-                {"name": s.wheel.name, "package": s.wheel.package, "licence": s.wheel.licence, "folder": str(s.folder), "present": s.present}
+                {
+                    "name": s.wheel.name,
+                    "package": s.wheel.package,
+                    "licence": s.wheel.licence,
+                    "folder": str(s.folder),
+                    "present": s.present,
+                }
                 for s in states
             ]
         )

@@ -8,13 +8,24 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longreach.cli.common import JsonOption, LibraryOption, WhereOption, open_library, out, parse_where, print_json, shown_path
+from longreach.cli.common import (
+    JsonOption,
+    LibraryOption,
+    WhereOption,
+    open_library,
+    out,
+    parse_where,
+    print_json,
+    shown_path,
+)
 from longreach.config import load_settings
 
 
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
-    under: Annotated[list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")] = None,
+    under: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")
+    ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
     retriever: Annotated[str | None, typer.Option(help="hybrid, dense or bm25, with options.")] = None,
     reranker: Annotated[str | None, typer.Option(help='Such as "cross_encoder(model=...)".')] = None,

@@ -14,8 +14,9 @@ FRAME_TOKENS = 8
 def fit(hits: Iterable[Hit], budget: Budget) -> list[Hit]:
     """The hits, best first, that together stay within the budget.
 
-    A hit that overlaps a better one of the same document is left out; one too large for what is left is passed over, so
-    that a smaller one behind it may still go in. Should the best hit alone exceed the budget, it is cut at its end to fit.
+    A hit that overlaps a better one of the same document is left out; one too large for what is left is passed over,
+    so that a smaller one behind it may still go in. Should the best hit alone exceed the budget, it is cut at its end
+    to fit.
     """
     chosen: list[Hit] = []
     left = budget.tokens

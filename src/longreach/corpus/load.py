@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from longreach.corpus.formats import NOT_TEXT, PLAIN, Format, extension, format_of
+from longreach.corpus.formats import FORMATS, NOT_TEXT, PLAIN, Format, extension, format_of
 from longreach.corpus.read import Extract
 from longreach.errors import DocumentError
 from longreach.types import Document, MetadataValue
 
 SIZE_LIMIT = 100_000_000
 """Bytes; a larger file is more likely data than something to read."""
-TIMEOUT = 120.0
+TIMEOUT = 300.0
 """Seconds for a parser of PDF or office files."""
 
 
@@ -82,8 +82,6 @@ def printable(path: str | Path) -> str:
 def _format(name: str, media_type: str | None) -> Format:
     if media_type is None:
         return format_of(name) or PLAIN
-    from longreach.corpus.formats import FORMATS
-
     known = (form for form in FORMATS.values() if form.media_type == media_type)
     return next(known, Format(media_type, "text"))
 

@@ -73,6 +73,10 @@ class Engine(ABC):
     """The name it was loaded by."""
     context_length: int
     """In tokens, prompt and answer together."""
+    parameters: int
+    """How many weights it has; 0 where that is not known."""
+    end_tokens: frozenset[int]
+    """The ids that end an answer; empty where they cannot be known."""
 
     @staticmethod
     def load(
@@ -118,6 +122,11 @@ class Engine(ABC):
     @abstractmethod
     def count(self, text: str) -> int:
         """How many tokens `text` is, special tokens not added."""
+
+    @abstractmethod
+    def tokenize(self, text: str) -> list[int]:
+        """The token ids of a piece of text, nothing added before or after it: unlike `encode`, which begins a prompt as
+        the model expects. Raises UnsupportedError where they cannot be known."""
 
     @abstractmethod
     def encode(self, prompt: Prompt) -> list[int]:

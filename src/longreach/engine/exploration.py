@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from longreach.engine.requests import ROOT
 from longreach.errors import InputError, PromptTooLongError
 
 if TYPE_CHECKING:
     from longreach.engine.loop import LoopEngine
-
-ROOT = -1
-"""The parent of nodes that follow the prompt itself."""
 
 
 class Exploration:

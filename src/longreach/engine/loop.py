@@ -35,13 +35,18 @@ class LoopEngine(Engine):
         self.loaded = loaded
         self.model = loaded.name
         self.context_length = loaded.context_length
+        self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
+        self.end_tokens = loaded.end_tokens
         self._lock = RLock()
         self._past = PastPrompts(reuse_bytes)
         self._full_attention = only_full_attention(loaded.model.config)
         self._layers = len(DynamicCache(config=loaded.model.config).layers)
 
     def count(self, text: str) -> int:
-        return len(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.tokenize(text))
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, prompt: Prompt) -> list[int]:
         check_prompt(prompt)

@@ -41,6 +41,8 @@ class RemoteEngine(Engine):
         # Without a key of ours the client would send the one it finds in the environment, to whatever host this is.
         self._client = OpenAI(base_url=self._base, api_key=api_key or "none", max_retries=1, timeout=600.0)
         self.model = url
+        self.parameters = 0
+        self.end_tokens = frozenset()
         self._name, self.context_length = self._choose(wanted)
 
     def count(self, text: str) -> int:
@@ -48,6 +50,9 @@ class RemoteEngine(Engine):
         estimate either way, since the server's tokenizer is not known."""
         tokenizer = self._tokenizer
         return len(tokenizer.encode(text, add_special_tokens=False).ids) if tokenizer else -(-len(text) // 4)
+
+    def tokenize(self, text: str) -> list[int]:
+        raise UnsupportedError(f"{self.model} does not show its tokens: use a model that is loaded here")
 
     def encode(self, prompt: Prompt) -> list[int]:
         raise UnsupportedError(f"{self.model} does not show its tokens: use a model that is loaded here")

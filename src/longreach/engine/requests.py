@@ -75,6 +75,10 @@ class Completion:
     usage: Usage
 
 
+ROOT = -1
+"""In an exploration, the parent of nodes that follow the prompt itself."""
+
+
 def check_prompt(prompt: Prompt) -> None:
     """Raises InputError unless `prompt` is a text, messages or token ids, and not empty."""
     shapes = "a prompt is a text, a list of messages or a list of token ids"

@@ -6,7 +6,8 @@ the lowest score of the list, so that the scale of the retriever does not matter
 
     fall(i) = (s_i - s_{i+1}) / (s_i - s_n)
 
-The walk stops at the first fall of at least `fall` once `min_k` hits are taken. With `fall` above 1 it never stops early.
+The walk stops at the first fall of at least `fall` once `min_k` hits are taken. With `fall` above 1 it never stops
+early.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The best passages at both ends of the prompt, the weakest in its middle.
 
-Language models read the ends of a long prompt better than its middle (Jin et al., "Long-Context LLMs Meet RAG: Overcoming
-Challenges for Long Inputs in RAG", 2024, arXiv 2410.05983). Of the two ends, the better one here is the last, beside the
-question: small models read what stands there best.
+Language models read the ends of a long prompt better than its middle (Jin et al., "Long-Context LLMs Meet RAG:
+Overcoming Challenges for Long Inputs in RAG", 2024, arXiv 2410.05983). Of the two ends, the better one here is the
+last, beside the question: small models read what stands there best.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from longreach.corpus.chunk._sentences import Range
+from longreach.corpus.sentences import Range
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter
 
@@ -34,7 +34,7 @@ def pack(
     """Join neighbouring `ranges` into chunks of at most `tokens` tokens, white space at their ends left out.
 
     A chunk repeats at most `overlap` tokens of the one before. `ranks` tells how good a cut before each range is (see
-    `_sentences.ranks`); a chunk always ends at the offsets in `breaks`.
+    `corpus.sentences.ranks`); a chunk always ends at the offsets in `breaks`.
     """
     parts = _cut_to_size(text, ranges, tokens, count, ranks)
     weights = [part.weight for part in parts]

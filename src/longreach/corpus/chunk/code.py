@@ -13,9 +13,9 @@ import numpy as np
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import Range
 from longreach.corpus.chunk.recursive import Recursive
 from longreach.corpus.formats import format_of, language_of
+from longreach.corpus.sentences import Range
 from longreach.registry import resource
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter
@@ -37,7 +37,7 @@ class Code:
     extension of its id. Any other document is chunked as by `recursive`.
     """
 
-    tokens: int = 256
+    tokens: int = 128
     count: TokenCounter = resource()
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ def _units(
         for node in wide:
             together = False
             for child in node.children:
-                start = _line_start(text, int(characters[child.start_byte]))
+                start = _line_start(child, text, characters)
                 if start is not None and not together:
                     cuts.setdefault(start, depth)
                 together = start is not None and (child.type.endswith("comment") or child.type in _LEADING)
@@ -110,7 +110,14 @@ def _units(
     return list(zip(ordered, ends, strict=True)), [max(0, 3 - cuts[at]) for at in ordered]
 
 
-def _line_start(text: str, offset: int) -> int | None:
+def _line_start(node: tree_sitter.Node, text: str, characters: np.ndarray) -> int | None:
     """The start of the line on which a node begins, None where something else stands before it there."""
-    start = text.rfind("\n", 0, offset) + 1
-    return start if not text[start:offset].strip() else None
+    column = node.start_point.column
+    if column > _DEEPEST:
+        return None
+    start = int(characters[node.start_byte - column])
+    return start if not text[start : characters[node.start_byte]].strip() else None
+
+
+_DEEPEST = 400
+"""Bytes of indentation; what begins further right is not looked at, since lines of packed code may be endless."""

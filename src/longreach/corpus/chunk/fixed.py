@@ -22,7 +22,7 @@ class Fixed:
     Cuts fall between words, and a window may stay a few words short of `tokens`: short runs are counted at a time.
     """
 
-    tokens: int = 256
+    tokens: int = 128
     overlap: int = 0
     count: TokenCounter = resource()
 

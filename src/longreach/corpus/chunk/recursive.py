@@ -17,9 +17,9 @@ from longreach.types import Document, Span, TokenCounter
 class Recursive:
     """Splits at the highest level of line breaks at which the pieces fit into `tokens`, then sentences, words and
     characters, and joins neighbours again. Markdown is split by its own structure. Counts every text many times over:
-    some ten times slower than `sentence`."""
+    several times slower than `sentence`."""
 
-    tokens: int = 256
+    tokens: int = 128
     overlap: int = 0
     count: TokenCounter = resource()
 

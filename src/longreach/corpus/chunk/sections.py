@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import Range, ranks, sentences
+from longreach.corpus.sentences import Range, ranks, sentences
 from longreach.registry import resource
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter
@@ -18,7 +18,7 @@ class Sections:
     """Cuts before every heading. A section over `tokens` is packed by sentences; sections shorter than `shortest` of
     the budget are joined with the next, as long as both fit. A text without headings is chunked as by `sentence`."""
 
-    tokens: int = 256
+    tokens: int = 128
     shortest: float = 0.25
     language: str = "en"
     count: TokenCounter = resource()

@@ -13,7 +13,7 @@ import numpy as np
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import Range, sentences
+from longreach.corpus.sentences import Range, sentences
 from longreach.library.embed import Embedder
 from longreach.registry import resource
 from longreach.tokens import count_many
@@ -27,7 +27,7 @@ class Semantic:
     similarity to the next falls among the lowest `100 - percentile` percent. A chunk over `tokens` is cut again at its
     own deepest drop until it fits. Needs the encoder: the dearest of the chunkers."""
 
-    tokens: int = 256
+    tokens: int = 128
     percentile: float = 90.0
     window: int = 1
     language: str = "en"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from longreach.corpus.chunk import chunkers
 from longreach.corpus.chunk._pack import check, pack, spans
-from longreach.corpus.chunk._sentences import ranks, sentences
+from longreach.corpus.sentences import ranks, sentences
 from longreach.registry import resource
 from longreach.types import Document, Span, TokenCounter
 
@@ -20,7 +20,7 @@ class Sentence:
     chunk repeats as many whole sentences as fit into `overlap`. Source code is packed by lines.
     """
 
-    tokens: int = 256
+    tokens: int = 128
     overlap: int = 0
     language: str = "en"
     """ISO 639-1; decides which abbreviations end no sentence."""

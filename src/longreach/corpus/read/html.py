@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from html.parser import HTMLParser
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from longreach.corpus.read import Extract
 from longreach.corpus.read.text import decode
+from longreach.errors import DocumentError
 from longreach.types import Anchor
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([A-Za-z0-9_:.-]+)""", re.IGNORECASE)
@@ -29,32 +30,43 @@ _PARAGRAPHS = frozenset(
 _LINES = frozenset("li dt dd tr br option legend".split())
 _IN_CELLS = frozenset("pre ul ol dl table h1 h2 h3 h4 h5 h6 li dt dd tr".split())
 _SPACE = re.compile(r"[ \t\n\r\f]+")
-_ENDS: dict[str, frozenset[str]] = {
-    **dict.fromkeys(_PARAGRAPHS, frozenset(("p", "head"))),
-    "li": frozenset(("li", "p")),
-    **dict.fromkeys(("dt", "dd"), frozenset(("dt", "dd", "p"))),
-    **dict.fromkeys(("td", "th"), frozenset(("td", "th", "p"))),
-    "tr": frozenset(("tr", "td", "th", "p")),
-    "option": frozenset(("option",)),
-}
-"""The open tags that a start tag closes, since their end tags may be left out."""
 _LEAST = 0.1
 """The share of a page's text that its marked main part must hold to stand for the page."""
 
 
 def read(data: bytes) -> Extract:
-    """The text of a page, its headings and its title. Raises DocumentError for binary data."""
+    """The text of a page, its headings and its title. Raises DocumentError for binary data or absurd nesting."""
     source = _decode(data)
     page = _Page(furniture=False)
-    page.feed(source)
-    page.close()
+    _walk(source, page)
     text, anchors = page.main()
     if not text.strip():  # all of it was taken for menus: a page is better read in full than not at all
         page = _Page(furniture=True)
-        page.feed(source)
-        page.close()
+        _walk(source, page)
         text, anchors = page.main()
     return Extract(text, anchors, " ".join("".join(page.title).split()))
+
+
+def _walk(source: str, page: _Page) -> None:
+    """Show the page every tag and text in order; the parser puts in the tags that were left out."""
+    from lxml import etree
+
+    parser = etree.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
+    try:
+        root = etree.fromstring(source.encode("utf-8"), parser)
+    except etree.XMLSyntaxError:
+        return  # there is no tag and no text in it
+    if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log):
+        raise DocumentError("its tags are nested too deeply")
+    if root is None:
+        return
+    for event, element in etree.iterwalk(root, events=("start", "end")):
+        if event == "start":
+            page.start(element.tag, element.attrib)
+            page.read(element.text)
+        else:
+            page.end(element.tag)
+            page.read(element.tail if element is not root else None)
 
 
 def _decode(data: bytes) -> str:
@@ -75,11 +87,10 @@ class _Open(NamedTuple):
     main: int | None
 
 
-class _Page(HTMLParser):
+class _Page:
     """Writes the text of a page as its tags come by; `furniture` says whether menus and sidebars count as text."""
 
     def __init__(self, *, furniture: bool) -> None:
-        super().__init__(convert_charrefs=True)
         self.furniture = furniture
         self.title: list[str] = []
         self.out: list[str] = []
@@ -102,14 +113,11 @@ class _Page(HTMLParser):
         self.heading: tuple[int, int, int] | None = None
         """Of the open heading: its level, its offset and its first piece in `out`; -1 until its text begins."""
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        while self.open and self.open[-1].tag in _ENDS.get(tag, ()):
-            self._close()
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag in _VOID:
             if not self.hidden and tag in ("br", "hr"):
                 self._break(tag)
             return
-        attributes = dict(attrs)
         hides = self._hides(tag, attributes)
         main = self.length if tag == "main" or attributes.get("role") == "main" else None
         self.open.append(_Open(tag, hides, main))
@@ -133,17 +141,13 @@ class _Page(HTMLParser):
         elif tag in _HEADINGS:
             self.heading = (int(tag[1]), -1, -1)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
+    def end(self, tag: str) -> None:
         if tag not in _VOID:
-            self.handle_endtag(tag)
+            self._close()
 
-    def handle_endtag(self, tag: str) -> None:
-        if any(tag == entry.tag for entry in reversed(self.open)):
-            while self._close() != tag:
-                pass
-
-    def handle_data(self, data: str) -> None:
+    def read(self, data: str | None) -> None:
+        if not data:
+            return
         if self.open and self.open[-1].tag == "title" and not any(entry.tag == "svg" for entry in self.open):
             self.title.append(data)
         if self.hidden:
@@ -161,8 +165,6 @@ class _Page(HTMLParser):
 
     def main(self) -> tuple[str, list[Anchor]]:
         """The text of the main part, where the page marks one, else all of it; anchors to match."""
-        while self.open:
-            self._close()
         text = "".join(self.out)
         start, end = max(self.mains, key=lambda span: span[1] - span[0], default=(0, len(text)))
         if end - start < _LEAST * len(text):
@@ -177,14 +179,14 @@ class _Page(HTMLParser):
         ]
         return text[start:end] + "\n" * (end > start), anchors
 
-    def _hides(self, tag: str, attributes: dict[str, str | None]) -> bool:
+    def _hides(self, tag: str, attributes: Mapping[str, str]) -> bool:
         if tag in _UNSEEN or "hidden" in attributes:
             return True
-        if tag == "a" and not _PERMALINKS.isdisjoint((attributes.get("class") or "").split()):
+        if tag == "a" and not _PERMALINKS.isdisjoint(attributes.get("class", "").split()):
             return True
         if self.furniture:
             return False
-        role = attributes.get("role") or ""
+        role = attributes.get("role", "")
         # In the main part an aside holds footnotes or a remark, and belongs to the text.
         margin = not self.in_main and (tag in _MARGINS or role in _MARGIN_ROLES)
         return margin or tag in _MENUS or role in _MENU_ROLES
@@ -207,13 +209,13 @@ class _Page(HTMLParser):
         elif tag in _PARAGRAPHS or tag in _LINES:
             self.breaks = max(self.breaks, 1)
 
-    def _close(self) -> str:
-        """Close the innermost open tag; its name."""
+    def _close(self) -> None:
+        """Close the innermost open tag."""
         tag, hides, main = self.open.pop()
         self.in_main -= main is not None
         if self.hidden:
             self.hidden -= hides
-            return tag
+            return
         if tag in ("li", "tr"):
             self.marker = ""  # it was empty
         elif tag in ("td", "th"):
@@ -236,7 +238,6 @@ class _Page(HTMLParser):
             self.breaks = 1  # items stand close, even if they hold paragraphs
         if main is not None:
             self.mains.append((main, self.length))
-        return tag
 
     def _write(self, text: str) -> None:
         if self.breaks:

@@ -9,7 +9,7 @@ from longreach.corpus.read.text import decode
 from longreach.types import Anchor
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _NOT_PROSE = re.compile(r" {4}|\t| {0,3}(?:[-*+>|]|\d+[.)][ \t]|(?:[-*_][ \t]*){3,}$)")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -28,8 +28,8 @@ def headings(text: str) -> list[Anchor]:
     """ATX and setext headings, not those in fenced code, front matter or indented code."""
     anchors: list[Anchor] = []
     fence = ""
-    paragraph: tuple[int, str] | None = None
-    """Where the paragraph that runs up to this line begins, and its text: a setext underline makes it a heading."""
+    paragraph: tuple[int, list[str]] | None = None
+    """Where the paragraph that runs up to this line begins, and its lines: a setext underline makes it a heading."""
     offset = 0
     lines = text.splitlines(keepends=True) if _only_newlines(text) else re.split(r"(?<=\n)", text)
     skip_to = _front_matter(lines)
@@ -46,18 +46,22 @@ def headings(text: str) -> list[Anchor]:
             fence, paragraph = opened[1], None
         elif atx := _ATX.match(line):
             paragraph = None
-            if label := _label(atx[2] or ""):
+            if label := _label(_closed(line[atx.end() :])):
                 anchors.append(Anchor("heading", start + line.index("#"), label, len(atx[1])))
         elif paragraph and (underline := _UNDERLINE.match(line)):
             begin, title = paragraph
-            anchors.append(Anchor("heading", begin, _label(title), 1 if underline[1][0] == "=" else 2))
+            if len(title) <= _HEADING_LINES:
+                anchors.append(Anchor("heading", begin, _label(" ".join(title)), 1 if underline[1][0] == "=" else 2))
             paragraph = None
         elif not line.strip() or (_NOT_PROSE.match(line) and not paragraph):
             paragraph = None
         elif paragraph:
-            paragraph = None if _NOT_PROSE.match(line) else (paragraph[0], f"{paragraph[1]} {line.strip()}")
+            if _NOT_PROSE.match(line):
+                paragraph = None
+            else:
+                paragraph[1].append(line.strip())
         else:
-            paragraph = (start + len(line) - len(line.lstrip()), line.strip())
+            paragraph = (start + len(line) - len(line.lstrip()), [line.strip()])
     return anchors
 
 
@@ -73,6 +77,18 @@ def _front_matter(lines: list[str]) -> int:
     return next((index + 1 for index, line in enumerate(lines[1:200], 1) if line.rstrip() in ("---", "...")), 0)
 
 
+_LONGEST = 500
+_HEADING_LINES = 5
+"""A longer paragraph over a line of dashes is a paragraph, whatever the dashes were meant to be."""
+
+
+def _closed(title: str) -> str:
+    """What an ATX heading says: without the hashes that may close it."""
+    title = title.strip()
+    bare = title.rstrip("#")
+    return bare if not bare or bare[-1] in " \t" else title
+
+
 def _label(title: str) -> str:
     """A heading as people read it: no emphasis, no code ticks, links by their text."""
-    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", _MARKS.sub("", _LINK.sub(r"\1", title))).strip()
+    return re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", _MARKS.sub("", _LINK.sub(r"\1", title[:_LONGEST]))).strip()

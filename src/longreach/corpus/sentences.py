@@ -19,7 +19,7 @@ _STARTS = re.compile(
     r"^(?=[ \t]*(?:[-*+•‣◦▪–]|\(?[0-9]{1,3}[.)]|\(?[a-z][.)])[ \t]|#{1,6}[ \t]|\||```|~~~| {4}|\t)", re.MULTILINE
 )
 _ENDS = re.compile(r"^(?:#{1,6}[ \t].*|```.*|~~~.*|\|.*)\n|^[ \t\r]*\n(?=[ \t]*\S)", re.MULTILINE)
-_FENCED = re.compile(r"^(```+|~~~+).*\n(?:.*\n)*?\1[ \t]*$", re.MULTILINE)
+_FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n?", re.MULTILINE)
 
 
 def sentences(document: Document, language: str = "en") -> list[Range]:
@@ -33,11 +33,22 @@ def sentences(document: Document, language: str = "en") -> list[Range]:
     cuts = {0, len(text), *_sentence_ends(text, language)}
     cuts.update(match.start() for match in _STARTS.finditer(text))
     cuts.update(match.end() for match in _ENDS.finditer(text))
-    for block in _FENCED.finditer(text):
-        cuts.update(match.start() for match in _LINE.finditer(text, block.start(), block.end()))
+    for start, end in _fenced(text):
+        cuts.update(match.start() for match in _LINE.finditer(text, start, end))
     cuts.update(anchor.offset for anchor in document.anchors)
     ordered = sorted(cuts)
     return list(pairwise(ordered))
+
+
+def _fenced(text: str) -> Iterator[Range]:
+    """Blocks of fenced code, their fences included; one that is left open is none."""
+    opening: re.Match[str] | None = None
+    for fence in _FENCE.finditer(text):
+        if opening is None:
+            opening = fence
+        elif fence[0].strip() == fence[1] and fence[1].startswith(opening[1]):
+            yield opening.start(), fence.end()
+            opening = None
 
 
 def _sentence_ends(text: str, language: str) -> Iterator[int]:
@@ -46,9 +57,24 @@ def _sentence_ends(text: str, language: str) -> Iterator[int]:
     # Its rules for initials fail on a wide space before a full stop; a plain one of the same length changes no offset.
     plain = text if text.isascii() else text.translate(_ODD_SPACES)
     at = 0
-    for sentence in sentencex.segment(language, plain):
-        at += len(sentence)
-        yield at
+    while at < len(plain):
+        end = _block_end(plain, at)
+        for sentence in sentencex.segment(language, plain[at:end]):
+            at += len(sentence)
+            yield at
+
+
+def _block_end(text: str, start: int) -> int:
+    """Where a block that begins at `start` may end: after a blank line, else a line, else a word, else anywhere."""
+    limit = start + _BLOCK
+    if limit >= len(text):
+        return len(text)
+    ends = (text.rfind(mark, start, limit) + len(mark) for mark in ("\n\n", "\n", " "))
+    return next((end for end in ends if end > start + _BLOCK // 2), limit)
+
+
+_BLOCK = 10_000
+"""Characters that are split into sentences at a time: the time it takes grows with the square of unpaired quotes."""
 
 
 def ranks(document: Document, ranges: list[Range]) -> list[int]:

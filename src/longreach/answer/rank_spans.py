@@ -1,0 +1,98 @@
+"""A span of the passages, chosen by more than the model's probability: what a model of 135 million parameters knows
+about answers is worth a good deal more beside what search knows about passages.
+
+The spans that the model finds likely (`longreach.answer.spans`) are ranked by a log-linear score
+
+    s(span) = w · (log p, log p(stop), words, cosine, nearness, echo, mismatch)
+
+| feature | of what | it is |
+|---|---|---|
+| log p, log p(stop) | model | probability of the span with its stop, and of the stop alone |
+| words | span | its length: takes back the model's bias to short spans |
+| cosine | passage | similarity to the question, from the retriever |
+| nearness | sentence | share of the question's content words around the span |
+| echo | span | share of the span's content words that the question holds already |
+| mismatch | span | 1 where it is plainly not of the kind that is asked for (`longreach.answer.kinds`) |
+
+The weights were fitted by logistic regression on 200 questions of Natural Questions (two folds, SmolLM2-135M-Instruct
+with all-MiniLM-L6-v2); a score below `least` is no answer. `bench/ask.py` measures it on questions that had no part
+in this.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+
+from longreach.answer import Draft, answerers
+from longreach.answer.extract import nearness, prompt, quoted
+from longreach.answer.kinds import mismatch
+from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
+from longreach.answer.support import content_words
+from longreach.engine import Engine
+from longreach.types import Passage, Usage
+
+LOG_P, LOG_STOP, WORDS, COSINE, NEARNESS, ECHO, MISMATCH = 0.45, 0.79, 0.40, 9.44, 2.03, -1.20, -0.97
+UNKNOWN_COSINE = 0.55
+"""What passages count as whose similarity the retriever does not tell: usual for one that holds the answer."""
+
+
+@answerers.register("rank_spans")
+@dataclass(frozen=True)
+class RankSpans:
+    """The best of the spans on the `max_nodes` likeliest paths, if its score is at least `least`.
+
+    Spans have at most `max_tokens` tokens; `width` paths are computed per forward.
+    """
+
+    max_tokens: int = 12
+    width: int = 12
+    max_nodes: int = 60
+    least: float = 2.5
+
+    def __post_init__(self) -> None:
+        if min(self.max_tokens, self.width, self.max_nodes) < 1:
+            raise ValueError("max_tokens, width and max_nodes must be at least 1")
+
+    def overhead(self, question: str, engine: Engine) -> int:
+        return len(prompt(question, [], engine)) + self.max_tokens
+
+    def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
+        exploration = engine.explore(prompt(question, passages, engine))
+        search = SpanSearch(exploration, starts_of(passages, engine.tokenize, self.max_tokens), stops_of(engine))
+        found: list[Span] = []
+        while len(exploration) < self.max_nodes and search.bound > -math.inf:
+            found += search.step(min(self.width, self.max_nodes - len(exploration)))
+        cosines = _cosines(passages)
+        scored = [(score(question, span, start, cosines), span, start) for span in found for start in span.starts]
+        best, span, start = max(scored, key=lambda entry: entry[0], default=(-math.inf, None, None))
+        usage = Usage(exploration.prompt_tokens, exploration.reused_tokens, 0, span.tokens if span else 0)
+        if span is None or start is None or best < self.least:
+            return Draft("", [], usage)
+        text, quote = quoted(start, span.tokens, 1 / (1 + math.exp(self.least - best)))
+        yield text
+        return Draft(text, [quote], usage)
+
+
+def score(question: str, span: Span, start: Start, cosines: dict[int, float]) -> float:
+    """The log-linear score of a span at one of the places where it stands; `cosines` by the passage's number."""
+    said = start.passage.text[start.start : start.ends[span.tokens]]
+    mine, asked = content_words(said), content_words(question)
+    echo = len(mine & asked) / len(mine) if mine else 1.0
+    return (
+        LOG_P * span.log_p
+        + LOG_STOP * span.log_stop
+        + WORDS * len(said.split())
+        + COSINE * cosines[start.passage.number]
+        + NEARNESS * nearness(question, start, span.tokens)
+        + ECHO * echo
+        + MISMATCH * mismatch(question, said)
+    )
+
+
+def _cosines(passages: Sequence[Passage]) -> dict[int, float]:
+    told = [passage.hit.scores["dense"] for passage in passages if "dense" in passage.hit.scores]
+    # A retriever that tells some tells the highest: the others are at most as similar as the least of these.
+    rest = min(told, default=UNKNOWN_COSINE)
+    return {passage.number: passage.hit.scores.get("dense", rest) for passage in passages}
