@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 NAME = "chunks"
 EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
-PROBES = 32
-"""Of the partitions of a larger table, about the square root of its chunks in number, how many are searched."""
+PARTITION = 400
+"""Chunks in a partition of the vector index; Lance splits and joins partitions to stay near it."""
+PROBED = 5
+"""One partition in so many is searched."""
 _FOREVER = timedelta(days=365 * 100)
 KEPT = 600.0
 """Seconds for which a version that a reader may still hold is kept after it is superseded."""
@@ -147,8 +149,8 @@ def maintain(table: Any, nearest: bool) -> bool:
     from lancedb.index import IvfFlat
 
     table.optimize(cleanup_older_than=_FOREVER)
-    if not nearest and (rows := table.count_rows()) > EXACT:
-        table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=max(1, int(rows**0.5))))
+    if not nearest and table.count_rows() > EXACT:
+        table.create_index("vector", config=IvfFlat(distance_type="dot", target_partition_size=PARTITION))
         return True
     return nearest
 

@@ -79,7 +79,7 @@ class View:
         if self.chunks <= chunk_table.EXACT or (self.selection and self.selection.chunks <= _FEW):
             search = search.bypass_vector_index()
         else:
-            search = search.nprobes(chunk_table.PROBES)
+            search = search.nprobes(max(16, self.chunks // (chunk_table.PARTITION * chunk_table.PROBED)))
         rows = self._best(search, k)
         return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
 
