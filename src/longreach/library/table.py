@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from longreach.library.identity import text_key
+from longreach.library.loops import Loops
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from longreach.library.embed import Vectors
 
+T = TypeVar("T")
 NAME = "chunks"
 EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
@@ -38,15 +40,42 @@ class ChunkTable:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._loops = Loops()
         self._database: Any = None
-        self._open: tuple[int, Any] | None = None
+        self._reads: Any = None
+        self._open: tuple[int, Any, Any] | None = None
 
     def at(self, version: int) -> Any:
         """The table as it was at `version`, to be read only."""
+        return self._opened(version)[1]
+
+    def reads(self, version: int) -> Any:
+        """The same, for coroutines."""
+        return self._opened(version)[2]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Complete a coroutine that reads."""
+        return self._loops.run(work)
+
+    def close(self) -> None:
+        """Let go of what reading holds."""
+        self._loops.close()
+
+    def _opened(self, version: int) -> tuple[int, Any, Any]:
         with self._lock:
             if self._open is None or self._open[0] != version:
-                self._open = (version, self._connect().open_table(NAME, version=version))
-            return self._open[1]
+                table = self._connect().open_table(NAME, version=version)
+                self._open = (version, table, self.run(self._open_reads(version)))
+            return self._open
+
+    async def _open_reads(self, version: int) -> Any:
+        import lancedb
+
+        if self._reads is None:
+            self._reads = await lancedb.connect_async(self.folder)
+        table = await self._reads.open_table(NAME)
+        await table.checkout(version)
+        return table
 
     def writable(self, version: int, dim: int) -> Any:
         """The newest state of the table, made equal to `version` first; version 0 makes the table anew."""
