@@ -191,7 +191,7 @@ def measure(options: Options) -> Result:
     queries: list[str] = []
     specs = ["bm25", "dense", "hybrid", *options.extra.spec]
     with tempfile.TemporaryDirectory() as folder:
-        for name in ["code_qa"] if options.quick else PACKS:
+        for name in options.extra.pack or (["code_qa"] if options.quick else PACKS):
             with gzip.open(options.data / f"{name}.json.gz", "rt", encoding="utf-8") as file:
                 pack = json.load(file)
             rows += [
@@ -210,6 +210,7 @@ def measure(options: Options) -> Result:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pack", action="append", choices=list(PACKS), help="measure on this pack only")
     parser.add_argument("--spec", action="append", default=[], help="measure this retriever too")
 
 

@@ -86,3 +86,15 @@ def test_no_value_reaches_the_sql(where: Any) -> None:
     test, values = condition(where, None)
     assert test.count("?") == len(values)
     assert set(test) <= set("ordinalINSELECTFROMmetadataWHEREkeyvaluetypeofblobAND() =?<>',1")
+
+
+def test_a_wide_filter_finds_what_a_narrow_one_would(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = opened()
+    library.add_documents(Document(f"d{i}", f"fish w{i % 7} w{i % 11} x{i}", "", {"odd": i % 2}) for i in range(90))
+    within = [library.search("fish w3 w5", 8, retriever=name, where={"odd": 1}) for name in ("bm25", "dense")]
+    monkeypatch.setattr("longreach.library.view._RUNS", 3)
+    after = [library.search("fish w3 w5", 8, retriever=name, where={"odd": 1}) for name in ("bm25", "dense")]
+    for one, other in zip(within, after, strict=True):
+        assert len(other) == 8
+        assert all(hit.document.metadata["odd"] == 1 for hit in other)
+        assert [hit.score for hit in other] == pytest.approx([hit.score for hit in one])

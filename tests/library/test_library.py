@@ -253,3 +253,19 @@ def test_every_value_of_the_header_is_text(opened: Opener, tmp_path: Path) -> No
         "fingerprint": "hashing/64",
     }
     assert json.dumps(header)
+
+
+def test_an_encoder_that_fails_is_not_taken_for_a_damaged_library(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = opened()
+    library.add_text("a", "zebra")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(HashingEncoder, "embed_queries", fail)
+    for use in (lambda: library.search("zebra"), lambda: library.add_text("b", "ape")):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            use()
+    assert [info.id for info in library.documents()] == ["a"]

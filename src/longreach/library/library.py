@@ -194,10 +194,12 @@ class Library:
     @contextmanager
     def view(self, where: Where | None = None, under: Under = None) -> Iterator[View]:
         """The library as it is now, narrowed by filters; it does not change while the view is open."""
-        with reported(self.path), self._catalog.reading():
-            pin = self._catalog.pinned()
-            chosen = None if not where and under is None else self._catalog.select(where, under)
-            yield View(self._catalog, self._table.at(pin.version) if pin.version else None, pin.chunks, chosen)
+        with self._catalog.reading():
+            with reported(self.path):
+                pin = self._catalog.pinned()
+                chosen = None if not where and under is None else self._catalog.select(where, under)
+                table = self._table.at(pin.version) if pin.version else None
+            yield View(self._catalog, table, pin.chunks, chosen)
 
     @cached_property
     def encoder(self) -> Embedder:
@@ -239,7 +241,7 @@ class Library:
             if progress:
                 progress(Progress(0, 0, 0, 0, message))
 
-        with sole_writer(self.path, self._wait, told), reported(self.path):
+        with sole_writer(self.path, self._wait, told):
             writer = Writer(
                 self._catalog, self._table, lambda: self.encoder, lambda: self._chunker, self._count, progress
             )

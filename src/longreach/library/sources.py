@@ -10,6 +10,7 @@ from pathlib import Path
 
 from longreach.errors import DocumentError
 from longreach.library.catalog import Stamp
+from longreach.library.failures import reported
 from longreach.library.writer import Writer
 from longreach.types import Metadata
 
@@ -28,7 +29,9 @@ def add_paths(writer: Writer, paths: Iterable[str | Path], metadata: Metadata | 
     writer.bytes_total += sum(candidate.size for candidate in walk.candidates)
     for skipped in walk.skipped:
         writer.report.skipped.append((skipped.path, skipped.reason))
-    by_source = {record.source: record for record in writer.catalog.records() if record.stamp}
+    with reported(writer.catalog.folder):
+        records = writer.catalog.records()
+    by_source = {record.source: record for record in records if record.stamp}
     given = None if metadata is None else json.dumps(dict(sorted(metadata.items())))
     for candidate in walk.candidates:
         known = by_source.get(candidate.path.as_posix())

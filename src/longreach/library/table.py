@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "chunks"
 EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
+PROBES = 32
+"""Of the partitions of a larger table, about the square root of its chunks in number, how many are searched."""
 _FOREVER = timedelta(days=365 * 100)
 KEPT = 600.0
 """Seconds for which a version that a reader may still hold is kept after it is superseded."""
@@ -132,8 +134,8 @@ def matrix(rows: Any) -> Any:
 
 def loose(table: Any) -> bool:
     """Whether so many rows are missing from the indices that searches suffer."""
-    missing: int = table.index_stats("text_idx").num_unindexed_rows
-    return bool(missing > table.count_rows() // 100)
+    missing, rows = int(table.index_stats("text_idx").num_unindexed_rows), int(table.count_rows())
+    return missing > rows // 100
 
 
 def maintain(table: Any, nearest: bool) -> bool:
@@ -142,11 +144,11 @@ def maintain(table: Any, nearest: bool) -> bool:
     `nearest` tells whether the vectors have an index; they get one when there are more than `EXACT`. Returns whether
     they have one now.
     """
-    from lancedb.index import HnswSq
+    from lancedb.index import IvfFlat
 
     table.optimize(cleanup_older_than=_FOREVER)
-    if not nearest and table.count_rows() > EXACT:
-        table.create_index("vector", config=HnswSq(distance_type="dot", num_partitions=1))
+    if not nearest and (rows := table.count_rows()) > EXACT:
+        table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=max(1, int(rows**0.5))))
         return True
     return nearest
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import functools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from longreach.library import table as chunk_table
 from longreach.library.catalog import Catalog, Selection
+from longreach.library.failures import reported
 from longreach.types import Chunk, DocumentInfo, Hit
 
 if TYPE_CHECKING:
@@ -18,8 +21,25 @@ Ranking = dict[int, float]
 """Scores by row, best first. A row number means something within one view only."""
 
 _COLUMNS = ["id", "document", "start", "end", "tokens", "page", "section", "text"]
+_RUNS, _SHARE = 1000, 10
+"""A filter of more runs than this, which leaves more than one chunk in so many, is quicker checked after the search."""
 _FEW = 1000
 """Chunks left by a filter up to which comparing with each is quicker than the index."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _reporting(read: Callable[Concatenate[View, P], T]) -> Callable[Concatenate[View, P], T]:
+    """Let a method of a view raise the library's own errors."""
+
+    @functools.wraps(read)
+    def wrapped(self: View, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with reported(self.catalog.folder):
+            return read(self, *args, **kwargs)
+
+    return wrapped
 
 
 @dataclass
@@ -31,40 +51,39 @@ class View:
     table: Any
     chunks: int
     selection: Selection | None = None
-    _predicate: str | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        if self.selection is not None:
-            self._predicate = _within(self.selection.runs)
 
     @property
     def empty(self) -> bool:
         """Whether no chunk can be found here."""
         return self.table is None or (self.chunks if self.selection is None else self.selection.chunks) == 0
 
+    @_reporting
     def lexical(self, query: str, k: int) -> Ranking:
-        """BM25 over the words of `query`, each at least once (k1 = 1.2, b = 0.75)."""
+        """BM25 (k1 = 1.2, b = 0.75) of the chunks that have a word of `query`."""
         import lancedb.query
 
         if self.empty or not (clean := _searchable(query)):
             return {}
         match: Any = lancedb.query.MatchQuery  # its optional fields look required to a type checker
-        search = self.table.search(match(clean, "text"), query_type="fts").select(["_score"])
-        rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
+        search = self.table.search(match(clean, "text"), query_type="fts").select(["document", "_score"])
+        rows = self._best(search, k)
         return _ranking(rows["_rowid"].to_pylist(), rows["_score"].to_pylist())
 
+    @_reporting
     def nearest(self, vector: Vectors, k: int) -> Ranking:
-        """Inner products with `vector`; exact where few chunks come into question."""
+        """Inner products with `vector`, exact each; where many chunks come into question, a near one may be missed."""
         if self.empty:
             return {}
-        search = self.table.search(vector, vector_column_name="vector").distance_type("dot").select(["_distance"])
+        search = self.table.search(vector, vector_column_name="vector").distance_type("dot")
+        search = search.select(["document", "_distance"])
         if self.chunks <= chunk_table.EXACT or (self.selection and self.selection.chunks <= _FEW):
             search = search.bypass_vector_index()
         else:
-            search = search.ef(max(150, k + k // 2)).refine_factor(1)  # the index holds bytes; refined scores are exact
-        rows = self._filtered(search).with_row_id(True).limit(k).to_arrow()
+            search = search.nprobes(chunk_table.PROBES)
+        rows = self._best(search, k)
         return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
 
+    @_reporting
     def hits(self, scores: Sequence[tuple[int, float, Mapping[str, float]]]) -> list[Hit]:
         """Hits from rows, each with its score and the scores of the stages before, in the order given."""
         rows = self._take([row for row, _, _ in scores], _COLUMNS)
@@ -74,6 +93,7 @@ class View:
             for row, score, stages in scores
         ]
 
+    @_reporting
     def vectors(self, rows: Sequence[int]) -> Vectors:
         """The vectors of `rows`, `[rows, dim]`."""
         import numpy as np
@@ -83,6 +103,7 @@ class View:
         vectors: Vectors = chunk_table.matrix(found)[np.array([place[row] for row in rows], int)]
         return vectors
 
+    @_reporting
     def chunks_of(self, ids: Sequence[str]) -> list[Chunk]:
         """Chunks by their ids, in that order; unknown ids are left out."""
         if self.table is None or not ids:
@@ -94,8 +115,27 @@ class View:
         chunks = {row["id"]: self._chunk(row, infos) for row in found}
         return [chunks[id] for id in ids if id in chunks]
 
-    def _filtered(self, search: Any) -> Any:
-        return search if self._predicate is None else search.where(self._predicate, prefilter=True)
+    def _best(self, search: Any, k: int) -> Any:
+        """The `k` best rows of `search` that meet the filters, as an Arrow table."""
+        search = search.with_row_id(True)
+        if self.selection is None:
+            return search.limit(k).to_arrow()
+        if len(self.selection.runs) > _RUNS and self.selection.chunks * _SHARE > self.chunks:
+            deep = 2 * k * self.chunks // self.selection.chunks
+            rows = search.limit(deep).to_arrow()
+            kept = [place for place, ordinal in enumerate(rows["document"].to_pylist()) if self._chosen(ordinal)]
+            if len(kept) >= k:
+                return rows.take(kept[:k])
+        return search.where(self._predicate, prefilter=True).limit(k).to_arrow()
+
+    def _chosen(self, ordinal: int) -> bool:
+        runs = self.selection.runs if self.selection else []
+        place = bisect.bisect_right(runs, ordinal, key=lambda run: run[0]) - 1
+        return place >= 0 and ordinal <= runs[place][1]
+
+    @functools.cached_property
+    def _predicate(self) -> str:
+        return _within(self.selection.runs if self.selection else [])
 
     def _take(self, rows: Sequence[int], columns: list[str]) -> dict[int, dict[str, Any]]:
         if not rows:

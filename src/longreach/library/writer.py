@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from longreach.library import catalog as catalogs
 from longreach.library import table as tables
 from longreach.library.catalog import Catalog, Entry, Record, Stamp
+from longreach.library.failures import reported
 from longreach.library.identity import chunk_ids, content_hash, text_key
 from longreach.library.values import AddReport, Progress, ProgressCallback
 from longreach.types import Document, Span, TokenCounter
@@ -105,27 +106,30 @@ class Writer:
         if not (self._entries or self._gone or self._stamps):
             return
         began = time.time()
-        version = self.catalog.pinned().version
         rows = [row for rows in self._rows for row in rows]
-        first = self.catalog.next_ordinal()
+        encoder = self.encoder() if rows else None
+        with reported(self.catalog.folder):
+            version = self.catalog.pinned().version
+            first = self.catalog.next_ordinal()
+            table = self.table.writable(version, encoder.dim if encoder else 0) if rows or version else None
         for ordinal, own in enumerate(self._rows, first):
             for row in own:
                 row["document"] = ordinal
-        if rows or (self._gone and version):
-            dim = self.encoder().dim if rows else 0
-            table = self.table.writable(version, dim)
-            tables.replace(table, self._gone, rows, self._embed(table, [row["text"] for row in rows]))
-            version = table.version
-        with self.catalog.writing() as connection:
-            catalogs.delete(connection, self._gone)
-            for ordinal, entry in enumerate(self._entries, first):
-                catalogs.insert(connection, ordinal, entry)
-            for ordinal, stamp in self._stamps:
-                catalogs.restamp(connection, ordinal, stamp)
-            if rows:
-                encoder = self.encoder()
-                catalogs.set_header(connection, {"fingerprint": encoder.fingerprint, "dim": str(encoder.dim)})
-            catalogs.pin(connection, version, began)
+        vectors = self._embed(table, [row["text"] for row in rows])
+        with reported(self.catalog.folder):
+            if table is not None:
+                tables.replace(table, self._gone, rows, vectors)
+                version = table.version
+            with self.catalog.writing() as connection:
+                catalogs.delete(connection, self._gone)
+                for ordinal, entry in enumerate(self._entries, first):
+                    catalogs.insert(connection, ordinal, entry)
+                for ordinal, stamp in self._stamps:
+                    catalogs.restamp(connection, ordinal, stamp)
+                if encoder:
+                    made = {"fingerprint": encoder.fingerprint, "dim": str(encoder.dim)}
+                    catalogs.set_header(connection, made)
+                catalogs.pin(connection, version, began)
         for ordinal, entry in enumerate(self._entries, first):
             about = entry.document
             self._records[about.id] = Record(ordinal, about.id, about.source, entry.hash, entry.stamp)
@@ -137,12 +141,13 @@ class Writer:
     def finish(self) -> AddReport:
         """Write what is queued, then bring the indices up to date and drop versions that nobody reads any more."""
         self.flush()
-        pin, header = self.catalog.pinned(), self.catalog.header()
-        since = pin.generation - int(header.get("tidy", 0))
-        if pin.version and since:
-            table = self.table.writable(pin.version, 0)
-            if since > LOOSE_BATCHES or tables.loose(table):
-                self.maintain(table, "nearest" in header)
+        with reported(self.catalog.folder):
+            pin, header = self.catalog.pinned(), self.catalog.header()
+            since = pin.generation - int(header.get("tidy", 0))
+            if pin.version and since:
+                table = self.table.writable(pin.version, 0)
+                if since > LOOSE_BATCHES or tables.loose(table):
+                    self.maintain(table, "nearest" in header)
         return self.report
 
     def maintain(self, table: Any, nearest: bool) -> None:
@@ -158,13 +163,14 @@ class Writer:
     def _pin_tidy(self, version: int, began: float, nearest: bool) -> None:
         with self.catalog.writing() as connection:
             generation = catalogs.pin(connection, version, began)
-            settings = {"tidy": str(generation), **({"nearest": "hnsw"} if nearest else {})}
+            settings = {"tidy": str(generation), **({"nearest": "ivf_flat"} if nearest else {})}
             catalogs.set_header(connection, settings)
 
     def _known(self, document_id: str) -> Record | None:
         if document_id in self._records:
             return self._records[document_id]
-        return self.catalog.record(document_id)
+        with reported(self.catalog.folder):
+            return self.catalog.record(document_id)
 
     def _chunks(self, document: Document) -> list[dict[str, Any]]:
         spans: Sequence[Span] = self.chunker().chunk(document)
@@ -191,7 +197,8 @@ class Writer:
 
         if not texts:
             return np.zeros((0, 0), np.float32)
-        vectors = tables.vectors_of_texts(table, texts)
+        with reported(self.catalog.folder):
+            vectors = tables.vectors_of_texts(table, texts)
         missing = [text for text in dict.fromkeys(texts) if text not in vectors]
         missing.sort(key=len)
         for start in range(0, len(missing), _EMBEDDED_AT_ONCE):
