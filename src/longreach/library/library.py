@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from longreach.errors import InputError, LibraryError, LibraryVersionError
 from longreach.library import catalog as catalogs
 from longreach.library.catalog import Catalog
+from longreach.library.defaults import DefaultCount, LaterEncoder, canonical_chunker
 from longreach.library.failures import reported
 from longreach.library.filters import Under, Where
 from longreach.library.lock import sole_writer
@@ -91,7 +92,11 @@ class Library:
             if not create:
                 what = "is no library" if folder.exists() else "does not exist"
                 raise LibraryError(f"{folder} {what}: index some documents into it first")
-            _make(folder, wait, {"encoder": name or DEFAULT_ENCODER, "chunker": _canonical(chunker or DEFAULT_CHUNKER)})
+            _make(
+                folder,
+                wait,
+                {"encoder": name or DEFAULT_ENCODER, "chunker": canonical_chunker(chunker or DEFAULT_CHUNKER)},
+            )
         with reported(folder):
             catalog = Catalog(folder)
             made_with = catalog.header()["encoder"]
@@ -253,49 +258,16 @@ class Library:
     def _chunker(self) -> Chunker:
         from longreach.corpus.chunk import chunkers
 
-        if self._given_chunker is not None and (asked := _canonical(self._given_chunker)) != self.chunker_spec:
+        if self._given_chunker is not None and (asked := canonical_chunker(self._given_chunker)) != self.chunker_spec:
             raise LibraryVersionError(
                 f"the library {self.path} was made with the chunker {self.chunker_spec}, not {asked}: add with that "
                 "one, or index the documents into a new library"
             )
-        return chunkers.make(self.chunker_spec, count=self._count, encoder=_Later(self))
+        return chunkers.make(self.chunker_spec, count=self._count, encoder=LaterEncoder(self))
 
     @cached_property
     def _count(self) -> TokenCounter:
-        return self._given_count or _DefaultCount(self._cache)
-
-
-class _Later:
-    """The library's encoder for a chunker that may want it, loaded only if it does."""
-
-    def __init__(self, library: Library) -> None:
-        self._library = library
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._library.encoder, name)
-
-
-class _DefaultCount:
-    """Counts tokens as the embedded reader does, or, before that is fetched, as the embedded encoder does."""
-
-    def __init__(self, cache: Path) -> None:
-        self._cache = cache
-
-    @cached_property
-    def _tokenizer(self) -> Any:
-        from longreach.fetch import ensure
-        from longreach.model.names import tokenizer_file
-        from longreach.tokens import Tokenizer
-
-        file = tokenizer_file("embedded", self._cache) or ensure("encoder", cache=self._cache) / "tokenizer.json"
-        return Tokenizer.from_file(file)
-
-    def __call__(self, text: str) -> int:
-        return int(self._tokenizer(text))
-
-    def many(self, texts: Sequence[str]) -> list[int]:
-        counts: list[int] = self._tokenizer.many(texts)
-        return counts
+        return self._given_count or DefaultCount(self._cache)
 
 
 def _done(writer: Any) -> AddReport:
@@ -313,11 +285,3 @@ def _make(folder: Path, wait: float, header: Mapping[str, str]) -> None:
         with sole_writer(folder, wait):
             if not (folder / catalogs.FILE).exists():
                 Catalog.create(folder, dict(header)).close()
-
-
-def _canonical(chunker: str) -> str:
-    """The spec with every option written out. Raises SpecError."""
-    from longreach.corpus.chunk import chunkers
-    from longreach.registry import canonical
-
-    return canonical(chunkers, chunkers.make(chunker, count=len, encoder=None))
