@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -269,3 +271,23 @@ def test_an_encoder_that_fails_is_not_taken_for_a_damaged_library(
         with pytest.raises(RuntimeError, match="out of memory"):
             use()
     assert [info.id for info in library.documents()] == ["a"]
+
+
+def test_a_library_may_be_searched_from_within_an_event_loop(opened: Opener) -> None:
+    library = opened()
+    library.add_text("a", "zebra")
+
+    async def ask() -> list[str]:
+        return [hit.document.id for hit in library.search("zebra")]
+
+    assert asyncio.run(ask()) == ["a"]
+
+
+def test_threads_may_search_at_once(opened: Opener) -> None:
+    library = opened()
+    library.add_documents(Document(f"d{i}", f"fish w{i}") for i in range(8))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(
+            pool.map(lambda i: library.search(f"w{i}", 1, retriever="bm25")[0].document.id, list(range(8)) * 5)
+        )
+    assert found == [f"d{i}" for i in range(8)] * 5

@@ -203,8 +203,9 @@ class Library:
             with reported(self.path):
                 pin = self._catalog.pinned()
                 chosen = None if not where and under is None else self._catalog.select(where, under)
-                table = self._table.at(pin.version) if pin.version else None
-            yield View(self._catalog, table, pin.chunks, chosen)
+                if pin.version:
+                    self._table.at(pin.version)
+            yield View(self._catalog, self._table, pin.version, pin.chunks, chosen)
 
     @cached_property
     def encoder(self) -> Embedder:
@@ -227,6 +228,7 @@ class Library:
     def close(self) -> None:
         """Let go of the files; the library may be opened again."""
         self._catalog.close()
+        self._table.close()
 
     def __enter__(self) -> Library:
         return self

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from longreach.library.identity import text_key
+from longreach.library.loops import Loops
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from longreach.library.embed import Vectors
 
+T = TypeVar("T")
 NAME = "chunks"
 EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
-PROBES = 32
-"""Of the partitions of a larger table, about the square root of its chunks in number, how many are searched."""
+PARTITION = 400
+"""Chunks in a partition of the vector index; Lance splits and joins partitions to stay near it."""
+PROBED = 5
+"""One partition in so many is searched."""
 _FOREVER = timedelta(days=365 * 100)
 KEPT = 600.0
 """Seconds for which a version that a reader may still hold is kept after it is superseded."""
@@ -36,15 +40,42 @@ class ChunkTable:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = threading.Lock()
+        self._loops = Loops()
         self._database: Any = None
-        self._open: tuple[int, Any] | None = None
+        self._reads: Any = None
+        self._open: tuple[int, Any, Any] | None = None
 
     def at(self, version: int) -> Any:
         """The table as it was at `version`, to be read only."""
+        return self._opened(version)[1]
+
+    def reads(self, version: int) -> Any:
+        """The same, for coroutines."""
+        return self._opened(version)[2]
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Complete a coroutine that reads."""
+        return self._loops.run(work)
+
+    def close(self) -> None:
+        """Let go of what reading holds."""
+        self._loops.close()
+
+    def _opened(self, version: int) -> tuple[int, Any, Any]:
         with self._lock:
             if self._open is None or self._open[0] != version:
-                self._open = (version, self._connect().open_table(NAME, version=version))
-            return self._open[1]
+                table = self._connect().open_table(NAME, version=version)
+                self._open = (version, table, self.run(self._open_reads(version)))
+            return self._open
+
+    async def _open_reads(self, version: int) -> Any:
+        import lancedb
+
+        if self._reads is None:
+            self._reads = await lancedb.connect_async(self.folder)
+        table = await self._reads.open_table(NAME)
+        await table.checkout(version)
+        return table
 
     def writable(self, version: int, dim: int) -> Any:
         """The newest state of the table, made equal to `version` first; version 0 makes the table anew."""
@@ -147,8 +178,8 @@ def maintain(table: Any, nearest: bool) -> bool:
     from lancedb.index import IvfFlat
 
     table.optimize(cleanup_older_than=_FOREVER)
-    if not nearest and (rows := table.count_rows()) > EXACT:
-        table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=max(1, int(rows**0.5))))
+    if not nearest and table.count_rows() > EXACT:
+        table.create_index("vector", config=IvfFlat(distance_type="dot", target_partition_size=PARTITION))
         return True
     return nearest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import functools
 import json
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from longreach.library import table as chunk_table
 from longreach.library.catalog import Catalog, Selection
 from longreach.library.failures import reported
+from longreach.library.table import ChunkTable
 from longreach.types import Chunk, DocumentInfo, Hit
 
 if TYPE_CHECKING:
@@ -44,43 +46,62 @@ def _reporting(read: Callable[Concatenate[View, P], T]) -> Callable[Concatenate[
 
 @dataclass
 class View:
-    """`table` is None in a library without chunks, `chunks` their number; `selection` is None where nothing is
-    filtered."""
+    """`version` of the chunk table, 0 in a library without chunks; `chunks` their number; `selection` is None where
+    nothing is filtered."""
 
     catalog: Catalog
-    table: Any
+    source: ChunkTable
+    version: int
     chunks: int
     selection: Selection | None = None
 
     @property
     def empty(self) -> bool:
         """Whether no chunk can be found here."""
-        return self.table is None or (self.chunks if self.selection is None else self.selection.chunks) == 0
+        return self.version == 0 or (self.chunks if self.selection is None else self.selection.chunks) == 0
+
+    @property
+    def table(self) -> Any:
+        """The chunk table itself, None in a library without chunks; to be read only."""
+        return self.source.at(self.version) if self.version else None
 
     @_reporting
     def lexical(self, query: str, k: int) -> Ranking:
         """BM25 (k1 = 1.2, b = 0.75) of the chunks that have a word of `query`."""
+        return self.source.run(self._lexical(query, k))
+
+    @_reporting
+    def nearest(self, vector: Vectors, k: int) -> Ranking:
+        """Inner products with `vector`, exact each; where many chunks come into question, a near one may be missed."""
+        return self.source.run(self._nearest(vector, k))
+
+    @_reporting
+    def both(self, query: str, vector: Vectors, k: int) -> tuple[Ranking, Ranking]:
+        """`lexical` and `nearest` at once."""
+        return self.source.run(self._both(query, vector, k))
+
+    async def _both(self, query: str, vector: Vectors, k: int) -> tuple[Ranking, Ranking]:
+        return await asyncio.gather(self._lexical(query, k), self._nearest(vector, k))
+
+    async def _lexical(self, query: str, k: int) -> Ranking:
         import lancedb.query
 
         if self.empty or not (clean := _searchable(query)):
             return {}
         match: Any = lancedb.query.MatchQuery  # its optional fields look required to a type checker
-        search = self.table.search(match(clean, "text"), query_type="fts").select(["document", "_score"])
-        rows = self._best(search, k)
+        search = self.source.reads(self.version).query().nearest_to_text(match(clean, "text"))
+        rows = await self._best(search.select(["document", "_score"]), k)
         return _ranking(rows["_rowid"].to_pylist(), rows["_score"].to_pylist())
 
-    @_reporting
-    def nearest(self, vector: Vectors, k: int) -> Ranking:
-        """Inner products with `vector`, exact each; where many chunks come into question, a near one may be missed."""
+    async def _nearest(self, vector: Vectors, k: int) -> Ranking:
         if self.empty:
             return {}
-        search = self.table.search(vector, vector_column_name="vector").distance_type("dot")
-        search = search.select(["document", "_distance"])
+        search = self.source.reads(self.version).query().nearest_to(vector).column("vector").distance_type("dot")
         if self.chunks <= chunk_table.EXACT or (self.selection and self.selection.chunks <= _FEW):
             search = search.bypass_vector_index()
         else:
-            search = search.nprobes(chunk_table.PROBES)
-        rows = self._best(search, k)
+            search = search.nprobes(max(16, self.chunks // (chunk_table.PARTITION * chunk_table.PROBED)))
+        rows = await self._best(search.select(["document", "_distance"]), k)
         return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
 
     @_reporting
@@ -98,7 +119,7 @@ class View:
         """The vectors of `rows`, `[rows, dim]`."""
         import numpy as np
 
-        found = self.table.take_row_ids(list(rows)).select(["vector"]).with_row_id().to_arrow()
+        found = self._rows(rows, ["vector"])
         place = {row: index for index, row in enumerate(found["_rowid"].to_pylist())}
         vectors: Vectors = chunk_table.matrix(found)[np.array([place[row] for row in rows], int)]
         return vectors
@@ -106,7 +127,7 @@ class View:
     @_reporting
     def chunks_of(self, ids: Sequence[str]) -> list[Chunk]:
         """Chunks by their ids, in that order; unknown ids are left out."""
-        if self.table is None or not ids:
+        if self.version == 0 or not ids:
             return []
         known = [id for id in ids if id.isalnum() and id.isascii()]
         among = ", ".join(f"'{id}'" for id in known)
@@ -115,18 +136,18 @@ class View:
         chunks = {row["id"]: self._chunk(row, infos) for row in found}
         return [chunks[id] for id in ids if id in chunks]
 
-    def _best(self, search: Any, k: int) -> Any:
+    async def _best(self, search: Any, k: int) -> Any:
         """The `k` best rows of `search` that meet the filters, as an Arrow table."""
-        search = search.with_row_id(True)
+        search = search.with_row_id()
         if self.selection is None:
-            return search.limit(k).to_arrow()
+            return await search.limit(k).to_arrow()
         if len(self.selection.runs) > _RUNS and self.selection.chunks * _SHARE > self.chunks:
             deep = 2 * k * self.chunks // self.selection.chunks
-            rows = search.limit(deep).to_arrow()
+            rows = await search.limit(deep).to_arrow()
             kept = [place for place, ordinal in enumerate(rows["document"].to_pylist()) if self._chosen(ordinal)]
             if len(kept) >= k:
                 return rows.take(kept[:k])
-        return search.where(self._predicate, prefilter=True).limit(k).to_arrow()
+        return await search.where(self._predicate).limit(k).to_arrow()
 
     def _chosen(self, ordinal: int) -> bool:
         runs = self.selection.runs if self.selection else []
@@ -140,8 +161,14 @@ class View:
     def _take(self, rows: Sequence[int], columns: list[str]) -> dict[int, dict[str, Any]]:
         if not rows:
             return {}
-        found = self.table.take_row_ids(list(rows)).select(columns).with_row_id().to_arrow()
-        return {row["_rowid"]: row for row in found.to_pylist()}
+        return {row["_rowid"]: row for row in self._rows(rows, columns).to_pylist()}
+
+    def _rows(self, rows: Sequence[int], columns: list[str]) -> Any:
+        async def take() -> Any:
+            found = self.source.reads(self.version).take_row_ids(list(rows)).select(columns).with_row_id()
+            return await found.to_arrow()
+
+        return self.source.run(take())
 
     def _chunk(self, row: Mapping[str, Any], infos: Mapping[int, DocumentInfo]) -> Chunk:
         document_id, text = infos[row["document"]].id, row["text"]

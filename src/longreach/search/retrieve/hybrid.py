@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -43,10 +42,7 @@ class Hybrid:
             if view.empty or not query.strip():
                 return []
             depth = max(k, self.depth)
-            with ThreadPoolExecutor(1) as beside:
-                lexical = beside.submit(view.lexical, query, depth)
-                near = view.nearest(self.library.encoder.embed_queries([query])[0], depth)
-                words = lexical.result()
+            words, near = view.both(query, self.library.encoder.embed_queries([query])[0], depth)
             fused = self._fuse(words, near)
             chosen = diversified(fused, view.vectors, k, self.diversity)
             return view.hits([(row, fused[row], _stages(row, fused, words, near)) for row in chosen])
