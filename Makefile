@@ -1,7 +1,7 @@
 # What people do here. Every target makes the environment it needs: .venv in this folder.
 PYTHON ?= python3
 BIN := .venv/bin
-QUESTION ?= How many processes may write to one library at a time?
+QUESTION ?= Where are fetched models kept?
 ASK_LIBRARY := build/docs.library
 
 .PHONY: help ask test quick lint format bench clean

@@ -101,11 +101,10 @@ def parse_metadata(pairs: list[str] | None) -> dict[str, MetadataValue] | None:
 
 
 def shown_path(source: str) -> str:
-    """A path as people like to read it: relative to the working folder where it lies below it."""
-    try:
-        return str(Path(source).relative_to(Path.cwd()))
-    except ValueError:
-        return source
+    """A path as people like to read it: on one line, relative to the working folder where it lies below it."""
+    path = Path(source)
+    shown = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else source
+    return shown if shown.isprintable() else shown.encode("unicode_escape").decode("ascii")
 
 
 def _pairs(option: str, pairs: list[str] | None) -> Iterator[tuple[str, MetadataValue]]:

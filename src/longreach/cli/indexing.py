@@ -60,6 +60,6 @@ def summary(report: AddReport) -> str:
 def name_skipped(report: AddReport) -> None:
     """Name the skipped files and why."""
     for path, reason in report.skipped[:SHOWN]:
-        note(f"  skipped {shown_path(path)}: {reason}")
+        note(f"  skipped {shown_path(path)}: {reason.removeprefix(f'cannot read {path}: ')}")
     if len(report.skipped) > SHOWN:
         note(f"  … and {len(report.skipped) - SHOWN:,} more; `longreach index --json` names them all")

@@ -43,7 +43,6 @@ class Library:
         path: Path,
         catalog: Catalog,
         encoder: str | Embedder | None,
-        chunker: str | None,
         count: TokenCounter | None,
         cache: Path,
         wait: float,
@@ -55,7 +54,6 @@ class Library:
         self.encoder_name = header["encoder"]
         self.chunker_spec = header["chunker"]
         self._given_encoder = encoder
-        self._given_chunker = chunker
         self._given_count = count
         self._cache = cache
         self._wait = wait
@@ -80,7 +78,7 @@ class Library:
         before it is needed. `count` counts tokens as the answering model does; `cache` is where fetched models lie;
         `wait` is how long, in seconds, to wait for another process that is writing.
         Raises LibraryError where there is no library, LibraryVersionError where it was made by a newer version of
-        Longreach or with another encoder than the one asked for.
+        Longreach, or with another encoder or chunker than the one asked for.
         """
         folder = Path(path).expanduser().absolute()
         if cache is None:
@@ -99,14 +97,17 @@ class Library:
             )
         with reported(folder):
             catalog = Catalog(folder)
-            made_with = catalog.header()["encoder"]
-        if name is not None and name != made_with:
-            raise LibraryVersionError(
-                f"the library {folder} was made with the encoder {made_with!r}, not {name!r}: open it with "
-                f"encoder={made_with!r}, or index the documents into a new library"
-            )
+            made_with = catalog.header()
+        asked = {"encoder": name, "chunker": canonical_chunker(chunker) if chunker else None}
+        for what, wanted in asked.items():
+            if wanted is not None and wanted != made_with[what]:
+                catalog.close()
+                raise LibraryVersionError(
+                    f"the library {folder} was made with the {what} {made_with[what]}, not {wanted}: open it with that "
+                    "one, or index the documents into a new library"
+                )
         with reported(folder):
-            return cls(folder, catalog, encoder, chunker, count, Path(cache), wait)
+            return cls(folder, catalog, encoder, count, Path(cache), wait)
 
     def add(
         self,
@@ -260,11 +261,6 @@ class Library:
     def _chunker(self) -> Chunker:
         from longreach.corpus.chunk import chunkers
 
-        if self._given_chunker is not None and (asked := canonical_chunker(self._given_chunker)) != self.chunker_spec:
-            raise LibraryVersionError(
-                f"the library {self.path} was made with the chunker {self.chunker_spec}, not {asked}: add with that "
-                "one, or index the documents into a new library"
-            )
         return chunkers.make(self.chunker_spec, count=self._count, encoder=LaterEncoder(self))
 
     @cached_property
