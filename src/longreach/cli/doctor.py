@@ -63,14 +63,14 @@ def _versions() -> dict[str, str]:
 def _device() -> dict[str, Any]:
     import torch
 
-    from longreach.model.device import choose_device, choose_dtype, has_native_bfloat16
+    from longreach.model.device import bfloat16_units, choose_device, choose_dtype
 
     device = choose_device("auto")
     found: dict[str, Any] = {
         "chosen": str(device),
         "dtype": str(choose_dtype("auto", device)).removeprefix("torch."),
         "cpu threads": torch.get_num_threads(),
-        "cpu bfloat16": "native" if has_native_bfloat16() else "emulated",
+        "cpu bfloat16": {"matrix": "matrix units", "vector": "vector instructions", "none": "none"}[bfloat16_units()],
     }
     for at in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(at)

@@ -27,7 +27,7 @@ EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
 PARTITION = 400
 """Chunks in a partition of the vector index; Lance splits and joins partitions to stay near it."""
-PROBED = 5
+PROBED = 16
 """One partition in so many is searched."""
 _FOREVER = timedelta(days=365 * 100)
 KEPT = 600.0

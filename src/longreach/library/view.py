@@ -90,7 +90,7 @@ class View:
             return {}
         match: Any = lancedb.query.MatchQuery  # its optional fields look required to a type checker
         search = self.source.reads(self.version).query().nearest_to_text(match(clean, "text"))
-        rows = await self._best(search.select(["document", "_score"]), k)
+        rows = await self._best(search, "_score", k)
         return _ranking(rows["_rowid"].to_pylist(), rows["_score"].to_pylist())
 
     async def _nearest(self, vector: Vectors, k: int) -> Ranking:
@@ -101,7 +101,7 @@ class View:
             search = search.bypass_vector_index()
         else:
             search = search.nprobes(max(16, self.chunks // (chunk_table.PARTITION * chunk_table.PROBED)))
-        rows = await self._best(search.select(["document", "_distance"]), k)
+        rows = await self._best(search, "_distance", k)
         return _ranking(rows["_rowid"].to_pylist(), [1.0 - distance for distance in rows["_distance"].to_pylist()])
 
     @_reporting
@@ -136,11 +136,12 @@ class View:
         chunks = {row["id"]: self._chunk(row, infos) for row in found}
         return [chunks[id] for id in ids if id in chunks]
 
-    async def _best(self, search: Any, k: int) -> Any:
-        """The `k` best rows of `search` that meet the filters, as an Arrow table."""
+    async def _best(self, search: Any, score: str, k: int) -> Any:
+        """The `k` best rows of `search` that meet the filters, as an Arrow table with the column `score`."""
         search = search.with_row_id()
         if self.selection is None:
-            return await search.limit(k).to_arrow()
+            return await search.select([score]).limit(k).to_arrow()
+        search = search.select(["document", score])
         if len(self.selection.runs) > _RUNS and self.selection.chunks * _SHARE > self.chunks:
             deep = 2 * k * self.chunks // self.selection.chunks
             rows = await search.limit(deep).to_arrow()

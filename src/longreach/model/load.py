@@ -56,7 +56,7 @@ def load(
     which = names.kind(name)
     if which == "url":
         raise InputError(f"{name} is a server: a model in its memory cannot be loaded here")
-    where, kind_of_number = choose_device(device), choose_dtype(dtype, choose_device(device))
+    where = choose_device(device)
     if which == "gguf":
         from longreach.model.load_gguf import folder_of
 
@@ -68,6 +68,7 @@ def load(
         else:
             folder = Path(name).expanduser() if which == "folder" else _from_hub(name, offline)
         _check(name, folder)
+    kind_of_number = choose_dtype(dtype, where, _weight_bytes(folder))
     _quieten()
     model = _network(name, folder, gguf_file, kind_of_number).to(where).eval()
     model.requires_grad_(False)
@@ -101,6 +102,10 @@ def _check(name: str, folder: Path) -> None:
         raise ModelError(f"{name} is no causal language model but a {architectures[0]}: it cannot write answers")
     if not any(folder.glob("*.safetensors")):
         raise ModelError(f"{name} has no weights: there is no .safetensors file in {folder}")
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for pattern in ("*.safetensors", "*.gguf") for file in folder.glob(pattern))
 
 
 def _network(name: str, folder: Path, gguf_file: str | None, dtype: torch.dtype) -> Any:

@@ -1,12 +1,13 @@
 """The embedded encoder, all-MiniLM-L6-v2: one small BERT, written once over a set of operations.
 
-A question is encoded with NumPy, so that a search need not import PyTorch (seconds); documents are encoded with
-PyTorch, which is the faster of the two on batches. Both give the vectors that sentence-transformers gives, to about
-1e-6. Reimers & Gurevych 2019 (arXiv 1908.10084); Wang et al. 2020 (arXiv 2002.10957).
+Documents are encoded with PyTorch. A question is encoded with its 8-bit form where PyTorch is loaded already, else with
+NumPy, so that a search need not import PyTorch (seconds). In float32, both give the vectors that sentence-transformers
+gives, to about 1e-6. Reimers & Gurevych 2019 (arXiv 1908.10084); Wang et al. 2020 (arXiv 2002.10957).
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ class MiniLM:
     dim: int = DIM
     _tokenizer: Any = field(default=None, repr=False)
     _operations: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def load(cls, folder: Path, device: str = "auto") -> MiniLM:
@@ -51,8 +52,10 @@ class MiniLM:
         return cls(folder, device, f"all-MiniLM-L6-v2/{size}/{MAX_TOKENS}", _tokenizer=tokenizer)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """`[texts, dim]`, one text at a time, through NumPy."""
+        """`[texts, dim]`, one text at a time: through PyTorch where it is loaded already, else through NumPy."""
         import numpy as np
+
+        operations = self._backend("int8" if "torch" in sys.modules else "numpy")
 
         vectors = np.zeros((len(texts), DIM), np.float32)
         for row, text in enumerate(texts):
@@ -61,7 +64,7 @@ class MiniLM:
             tokens[0, : len(ids)] = ids
             mask = np.zeros(tokens.shape, np.float32)
             mask[0, : len(ids)] = 1
-            vectors[row] = embed(self._backend("numpy"), tokens, mask)[0]
+            vectors[row] = embed(operations, tokens, mask)[0]
         return vectors
 
     def embed_documents(self, texts: Sequence[str]) -> Vectors:
@@ -89,15 +92,23 @@ class MiniLM:
     def _backend(self, kind: str) -> Any:
         with self._lock:
             if kind not in self._operations:
-                if kind == "numpy":
-                    from longreach.library.embed.operations_numpy import NumpyOperations
-
-                    self._operations[kind] = NumpyOperations.load(self.folder / "model.safetensors")
-                else:
-                    from longreach.library.embed.operations_torch import TorchOperations
-
-                    self._operations[kind] = TorchOperations.load(self.folder / "model.safetensors", self.device)
+                self._operations[kind] = self._load(kind)
             return self._operations[kind]
+
+    def _load(self, kind: str) -> Any:
+        file = self.folder / "model.safetensors"
+        if kind == "numpy":
+            from longreach.library.embed.operations_numpy import NumpyOperations
+
+            return NumpyOperations.load(file)
+        if kind == "torch":
+            from longreach.library.embed.operations_torch import TorchOperations
+
+            return TorchOperations.load(file, self.device)
+        from longreach.library.embed.operations_int8 import Int8Operations
+
+        exact = self._backend("torch")
+        return Int8Operations.of(exact) or exact
 
 
 def embed(operations: Any, tokens: Any, mask: Any) -> Any:
