@@ -9,7 +9,8 @@ import pytest
 
 from longreach.config import load_settings
 from longreach.errors import LongreachError, ModelError
-from longreach.library.embed import Embedder, load_encoder
+from longreach.library.embed import load_encoder
+from longreach.library.embed.minilm import MiniLM
 from longreach.library.embed.operations_numpy import erf
 
 TEXTS = ["a cat", "A much longer text. " * 200, "", "\ud800 odd \x00", "日本語のテキスト", "x" * 3000]
@@ -23,23 +24,23 @@ def test_erf_is_the_error_function() -> None:
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path: Path) -> None:
-    from longreach.library.embed.minilm import MiniLM
-
     with pytest.raises(ModelError, match=tmp_path.name):
         MiniLM.load(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Embedder:
+def encoder() -> MiniLM:
     try:
-        return load_encoder("embedded", cache=load_settings().cache)
+        loaded = load_encoder("embedded", cache=load_settings().cache)
     except (LongreachError, ImportError) as error:
         pytest.skip(f"the embedded encoder is not at hand: {error}")
+    assert isinstance(loaded, MiniLM)
+    return loaded
 
 
 @pytest.mark.thorough
-def test_questions_and_documents_get_the_same_vectors(encoder: Embedder) -> None:
-    documents, questions = encoder.embed_documents(TEXTS), encoder.embed_queries(TEXTS)
+def test_questions_and_documents_get_the_same_vectors(encoder: MiniLM) -> None:
+    documents, questions = encoder.embed_documents(TEXTS), encoder.one_by_one(TEXTS, "numpy")
     np.testing.assert_allclose(documents, questions, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(documents, axis=1), 1, atol=1e-5)
     assert documents.dtype == questions.dtype == np.float32
@@ -48,14 +49,21 @@ def test_questions_and_documents_get_the_same_vectors(encoder: Embedder) -> None
 
 
 @pytest.mark.thorough
-def test_the_vectors_are_those_of_sentence_transformers(encoder: Embedder) -> None:
+def test_the_vectors_are_those_of_sentence_transformers(encoder: MiniLM) -> None:
     from longreach.fetch import ensure
 
     folder = ensure("encoder", cache=load_settings().cache)
     reference = load_encoder(str(folder), cache=folder)
     assert reference.dim == encoder.dim
     np.testing.assert_allclose(encoder.embed_documents(TEXTS), reference.embed_documents(TEXTS), atol=1e-5)
-    np.testing.assert_allclose(encoder.embed_queries(TEXTS), reference.embed_queries(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(encoder.one_by_one(TEXTS, "numpy"), reference.embed_queries(TEXTS), atol=1e-5)
+
+
+@pytest.mark.thorough
+def test_a_question_in_8_bits_keeps_its_direction(encoder: MiniLM) -> None:
+    exact, rounded = encoder.one_by_one(TEXTS, "torch"), encoder.one_by_one(TEXTS, "int8")
+    assert (exact * rounded).sum(axis=1).min() > 0.98
+    np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-5)
 
 
 @pytest.mark.thorough

@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from longreach.answer import Draft, Quote, answerers
 from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
@@ -18,6 +19,9 @@ from longreach.answer.support import content_words, sentence_around
 from longreach.context.assemble import assemble_examples
 from longreach.engine import Engine
 from longreach.types import Passage, Usage
+
+if TYPE_CHECKING:
+    from longreach.engine.exploration import Exploration
 
 
 @answerers.register("extract")
@@ -43,7 +47,7 @@ class Extract:
         exploration = engine.explore(prompt(question, passages, engine))
         starts = starts_of(passages, engine.tokenize, self.max_tokens)
         best = self.best(SpanSearch(exploration, starts, stops_of(engine)))
-        usage = Usage(exploration.prompt_tokens, exploration.reused_tokens, 0, best.tokens if best else 0)
+        usage = spent(exploration, best.tokens if best else 0)
         if best is None:
             return Draft("", [], usage)
         start = max(best.starts, key=lambda start: (nearness(question, start, best.tokens), start.passage.hit.score))
@@ -61,6 +65,16 @@ class Extract:
             found = search.step(self.width, floor)
             best = max([*found, *([best] if best else [])], key=lambda span: span.log_p, default=None)
         return best
+
+
+def spent(exploration: Exploration, tokens: int) -> Usage:
+    """What an answer of `tokens` tokens cost."""
+    return Usage(
+        prompt_tokens=exploration.prompt_tokens,
+        reused_tokens=exploration.reused_tokens,
+        generated_tokens=tokens,
+        kv_bytes=exploration.kv_bytes,
+    )
 
 
 def prompt(question: str, passages: Sequence[Passage], engine: Engine) -> list[int]:

@@ -26,12 +26,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from longreach.answer import Draft, answerers
-from longreach.answer.extract import nearness, prompt, quoted
+from longreach.answer.extract import nearness, prompt, quoted, spent
 from longreach.answer.kinds import mismatch
 from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
 from longreach.answer.support import content_words
 from longreach.engine import Engine
-from longreach.types import Passage, Usage
+from longreach.types import Passage
 
 LOG_P, LOG_STOP, WORDS, COSINE, NEARNESS, ECHO, MISMATCH = 0.45, 0.79, 0.40, 9.44, 2.03, -1.20, -0.97
 UNKNOWN_COSINE = 0.55
@@ -67,7 +67,7 @@ class RankSpans:
         cosines = _cosines(passages)
         scored = [(score(question, span, start, cosines), span, start) for span in found for start in span.starts]
         best, span, start = max(scored, key=lambda entry: entry[0], default=(-math.inf, None, None))
-        usage = Usage(exploration.prompt_tokens, exploration.reused_tokens, 0, span.tokens if span else 0)
+        usage = spent(exploration, span.tokens if span else 0)
         if span is None or start is None or best < self.least:
             return Draft("", [], usage)
         text, quote = quoted(start, span.tokens, 1 / (1 + math.exp(self.least - best)))

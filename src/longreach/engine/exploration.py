@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from longreach.engine.kv import bytes_of
 from longreach.engine.requests import ROOT
 from longreach.errors import InputError, PromptTooLongError
 
 if TYPE_CHECKING:
+    from transformers.cache_utils import Cache
+
     from longreach.engine.loop import LoopEngine
 
 
@@ -24,7 +27,7 @@ class Exploration:
     """A prompt that was read once. `root` [vocab] holds the log-probabilities of the token after it, in float32;
     `prompt_tokens` is its length, of which `reused_tokens` came from the cache."""
 
-    def __init__(self, engine: LoopEngine, cache: object, tokens: int, reused: int, root: torch.Tensor) -> None:
+    def __init__(self, engine: LoopEngine, cache: Cache, tokens: int, reused: int, root: torch.Tensor) -> None:
         self._engine = engine
         self._cache = cache
         self._depths: list[int] = []
@@ -36,6 +39,11 @@ class Exploration:
     def __len__(self) -> int:
         """How many nodes there are; the next one gets this number."""
         return len(self._depths)
+
+    @property
+    def kv_bytes(self) -> int:
+        """What the KV of the prompt and the nodes takes."""
+        return bytes_of(self._cache)
 
     def expand(self, nodes: Sequence[tuple[int, int]]) -> tuple[list[int], torch.Tensor]:
         """Add nodes, each `(parent, token)`, and give their numbers and log-probabilities [len(nodes), vocab], float32.

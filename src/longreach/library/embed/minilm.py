@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from longreach.errors import ModelError
 
@@ -52,11 +52,14 @@ class MiniLM:
         return cls(folder, device, f"all-MiniLM-L6-v2/{size}/{MAX_TOKENS}", _tokenizer=tokenizer)
 
     def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """`[texts, dim]`, one text at a time: through PyTorch where it is loaded already, else through NumPy."""
+        """`[texts, dim]`: in 8 bits through PyTorch where it is loaded already, else in float32 through NumPy."""
+        return self.one_by_one(texts, "int8" if "torch" in sys.modules else "numpy")
+
+    def one_by_one(self, texts: Sequence[str], form: Literal["numpy", "torch", "int8"]) -> Vectors:
+        """`[texts, dim]`, one text at a time, by one form of the network."""
         import numpy as np
 
-        operations = self._backend("int8" if "torch" in sys.modules else "numpy")
-
+        operations = self._backend(form)
         vectors = np.zeros((len(texts), DIM), np.float32)
         for row, text in enumerate(texts):
             ids = self._tokenizer.encode(_encodable(text)).ids
