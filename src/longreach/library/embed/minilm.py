@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from longreach.library.embed import Vectors
 
 LAYERS, HEADS, DIM, MAX_TOKENS = 6, 12, 384, 256
-BATCH_TOKENS = 8192
+BATCH_TOKENS = 2048
 """Tokens of one batch, padding included: enough to keep a processor busy, little enough to stay in its cache."""
 
 
