@@ -27,8 +27,8 @@ help:
 
 ask: .venv/.installed
 	@$(BIN)/longreach models fetch
-	@echo '$$ longreach ask "$(QUESTION)" README.md docs'
-	@$(BIN)/longreach ask --library $(ASK_LIBRARY) "$(QUESTION)" README.md docs
+	@echo '$$ longreach ask "$(QUESTION)" docs'
+	@$(BIN)/longreach ask --library $(ASK_LIBRARY) "$(QUESTION)" docs
 
 test: lint
 	$(BIN)/pytest -n 2
