@@ -22,7 +22,7 @@ from longreach.cli.common import (
     print_json,
     shown_path,
 )
-from longreach.cli.indexing import add, name_skipped, summary
+from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import Settings, load_settings
 from longreach.errors import DocumentError, InputError, LibraryError
 from longreach.types import Answer, Citation
@@ -121,9 +121,7 @@ def _index(library: Any, paths: list[Path], *, quiet: bool) -> None:
     if not quiet:
         name_skipped(report)
     if not report.added + report.updated + report.unchanged:
-        where = ", ".join(shown_path(str(path)) for path in paths)
-        why = f"all {len(report.skipped)} files were skipped" if report.skipped else "there are no files to read"
-        raise DocumentError(f"nothing could be read from {where}: {why}")
+        raise DocumentError(f"nothing could be read from {why_nothing(report, paths)}")
 
 
 def _reader(library: Any, settings: Settings) -> Any:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from longreach.cli.common import JsonOption, LibraryOption, open_library, out, parse_metadata, print_json, shown_path
-from longreach.cli.indexing import add, name_skipped, summary
+from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import load_settings
 from longreach.errors import DocumentError
 
@@ -48,6 +48,4 @@ def index(
                 f"{stats.bytes / 1e6:,.1f} MB in {shown_path(str(settings.library))}"
             )
     if not done:
-        where = ", ".join(shown_path(str(path)) for path in paths)
-        why = f"all {len(report.skipped)} files were skipped" if report.skipped else "there are no files to read"
-        raise DocumentError(f"nothing was indexed from {where}: {why}")
+        raise DocumentError(f"nothing was indexed from {why_nothing(report, paths)}")

@@ -63,3 +63,10 @@ def name_skipped(report: AddReport) -> None:
         note(f"  skipped {shown_path(path)}: {reason.removeprefix(f'cannot read {path}: ')}")
     if len(report.skipped) > SHOWN:
         note(f"  … and {len(report.skipped) - SHOWN:,} more; `longreach index --json` names them all")
+
+
+def why_nothing(report: AddReport, paths: Sequence[Path]) -> str:
+    """Of paths that gave nothing: which they are, and why."""
+    where = ", ".join(shown_path(str(path)) for path in paths)
+    why = f"all {len(report.skipped)} files were skipped" if report.skipped else "there are no files to read"
+    return f"{where}: {why}"
