@@ -22,7 +22,7 @@ from longreach.library.filters import Under, Where, condition, stored
 from longreach.library.identity import anchors_from_json, anchors_to_json, decode, encode
 from longreach.types import Document, DocumentInfo, MetadataValue
 
-APPLICATION, FORMAT = 0x4C52_4348, 1
+APPLICATION, FORMAT = 0x4C52_4348, 2
 FILE = "catalog.sqlite"
 _REMEMBERED = 16
 _IN = 500
@@ -131,6 +131,11 @@ class Catalog:
             raise LibraryVersionError(
                 f"the library {self.folder} was made by a newer version of Longreach (format {version}, this one reads "
                 f"{FORMAT}): upgrade Longreach"
+            )
+        if version < FORMAT:
+            raise LibraryVersionError(
+                f"the library {self.folder} was made before version 0.1 of Longreach (format {version}, this one reads "
+                f"{FORMAT}): index the documents into a new library"
             )
 
     def _connection(self) -> sqlite3.Connection:

@@ -275,11 +275,15 @@ def _done(writer: Any) -> AddReport:
 
 def _make(folder: Path, wait: float, header: Mapping[str, str]) -> None:
     with reported(folder):
-        if folder.exists() and (
-            not folder.is_dir() or any(not file.name.startswith((".new-", "writer")) for file in folder.iterdir())
-        ):
+        # Looked at in this order: another process may be making the library meanwhile.
+        if folder.exists() and _others(folder) and not (folder / catalogs.FILE).exists():
             raise LibraryError(f"{folder} is neither empty nor a library: choose another place")
         folder.mkdir(parents=True, exist_ok=True)
         with sole_writer(folder, wait):
             if not (folder / catalogs.FILE).exists():
                 Catalog.create(folder, dict(header)).close()
+
+
+def _others(folder: Path) -> bool:
+    """Whether something other than the beginnings of a library lies here."""
+    return not folder.is_dir() or any(not file.name.startswith((".new-", "writer")) for file in folder.iterdir())

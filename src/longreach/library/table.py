@@ -25,9 +25,9 @@ T = TypeVar("T")
 NAME = "chunks"
 EXACT = 20_000
 """Chunks up to which a nearest-neighbour search compares with every vector."""
-PARTITION = 400
+PARTITION = 200
 """Chunks in a partition of the vector index; Lance splits and joins partitions to stay near it."""
-PROBED = 16
+PROBED = 32
 """One partition in so many is searched."""
 _FOREVER = timedelta(days=365 * 100)
 KEPT = 600.0
@@ -108,18 +108,15 @@ class ChunkTable:
 
 
 def schema(dim: int) -> pa.Schema:
-    """The columns of the chunk table; `document` is an ordinal of the catalog, `key` the `text_key` of the text."""
+    """The columns of the chunk table. `document` is an ordinal of the catalog, `key` the `text_key` of the text, `about`
+    a JSON list of start, end, tokens, page and section: fetching a row costs by its columns."""
     import pyarrow as pa
 
     return pa.schema(
         [
             ("id", pa.string()),
             ("document", pa.int64()),
-            ("start", pa.int64()),
-            ("end", pa.int64()),
-            ("tokens", pa.int32()),
-            ("page", pa.int32()),
-            ("section", pa.string()),
+            ("about", pa.string()),
             ("text", pa.string()),
             ("key", pa.int64()),
             ("vector", pa.list_(pa.float32(), dim)),

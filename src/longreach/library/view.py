@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Ranking = dict[int, float]
 """Scores by row, best first. A row number means something within one view only."""
 
-_COLUMNS = ["id", "document", "start", "end", "tokens", "page", "section", "text"]
+_COLUMNS = ["id", "document", "about", "text"]
 _RUNS, _SHARE = 1000, 10
 """A filter of more runs than this, which leaves more than one chunk in so many, is quicker checked after the search."""
 _FEW = 1000
@@ -173,11 +173,11 @@ class View:
 
     def _chunk(self, row: Mapping[str, Any], infos: Mapping[int, DocumentInfo]) -> Chunk:
         document_id, text = infos[row["document"]].id, row["text"]
+        start, end, tokens, page, section = json.loads(row["about"])
         if "\ufffd" in text:  # it may stand for what Arrow cannot hold
             document = self.catalog.get(document_id)
-            text = document.text[row["start"] : row["end"]] if document else text
-        section = tuple(json.loads(row["section"]))
-        return Chunk(row["id"], document_id, row["start"], row["end"], text, row["tokens"], section, row["page"])
+            text = document.text[start:end] if document else text
+        return Chunk(row["id"], document_id, start, end, text, tokens, tuple(section), page)
 
 
 def _within(runs: Sequence[tuple[int, int]]) -> str:

@@ -71,8 +71,8 @@ class Writer:
         else:
             self.report.updated += 1
             self._gone.append(known.ordinal)
-        rows = self._chunks(document)
-        self._entries.append(Entry(document, digest, len(rows), sum(row["tokens"] for row in rows), stamp))
+        rows, tokens = self._chunks(document)
+        self._entries.append(Entry(document, digest, len(rows), tokens, stamp))
         self._rows.append(rows)
         self._records[document.id] = Record(-1, document.id, document.source, digest, stamp)
         self._queued_bytes += size
@@ -172,24 +172,18 @@ class Writer:
         with reported(self.catalog.folder):
             return self.catalog.record(document_id)
 
-    def _chunks(self, document: Document) -> list[dict[str, Any]]:
+    def _chunks(self, document: Document) -> tuple[list[dict[str, Any]], int]:
+        """The rows of the chunk table that `document` gives, and their tokens."""
         spans: Sequence[Span] = self.chunker().chunk(document)
         texts = [document.text[span.start : span.end] for span in spans]
         many = getattr(self.count, "many", None)
         counts = many(texts) if many else [self.count(text) for text in texts]
-        return [
-            {
-                "id": id,
-                "start": span.start,
-                "end": span.end,
-                "tokens": tokens,
-                "page": document.place(span.start).page if document.anchors else None,
-                "section": json.dumps(span.section),
-                "text": _storable(text),
-                "key": text_key(_storable(text)),
-            }
-            for id, span, text, tokens in zip(chunk_ids(document.id, texts), spans, texts, counts, strict=True)
-        ]
+        rows = []
+        for id, span, text, tokens in zip(chunk_ids(document.id, texts), spans, texts, counts, strict=True):
+            page = document.place(span.start).page if document.anchors else None
+            about = json.dumps([span.start, span.end, tokens, page, span.section])
+            rows.append({"id": id, "about": about, "text": _storable(text), "key": text_key(_storable(text))})
+        return rows, sum(counts)
 
     def _embed(self, table: Any, texts: Sequence[str]) -> Vectors:
         """The vectors of `texts`; a text that is in the library, or comes twice, is not computed again."""
