@@ -6,8 +6,8 @@ from collections.abc import Sequence as Many
 
 import pytest
 import torch
-from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
 
+from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
 from longreach.attention.paged import PlainStep
 from longreach.attention.step import Step, begin
 from longreach.attention.strided import StridedStep

@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 
 from longreach.attention.attend import PageRef, Scores, attend
+from longreach.attention.merge import Part
 from longreach.attention.step import Row, Step
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
@@ -25,6 +26,12 @@ class PlainStep(Step):
             streams = [references(row.sequence, layer, head) for head in range(key.shape[1])]
             parts.append(attend(query[own], positions, self.pool, streams, scores, self.rotations[layer]))
         return torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
+
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
+        positions = torch.full((row.count,), row.position, device=query.device)
+        heads = row.sequence.heads
+        streams = [references(row.sequence, layer, head) for head in range(heads)]
+        return attend(query, positions, self.pool, streams, scores, self.rotations[layer])
 
     def _write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor, positions: torch.Tensor) -> None:
         size = self.pool.page_size

@@ -53,6 +53,10 @@ class Step(ABC):
         """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]` (float32) of `query [tokens, heads, dim]`;
         `key`, `value` `[tokens, kv_heads, dim]` are those of the new tokens."""
 
+    @abstractmethod
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same for tokens whose keys are not in the pages: `row.sequence` as it is, seen from `row.position` on."""
+
 
 def begin(rows: Many[tuple[Sequence, Many[int]]]) -> list[Row]:
     """Count new tokens in, sequence by sequence; room was reserved."""

@@ -28,33 +28,31 @@ class StridedStep(Step):
         for row in self.rows:
             own = slice(row.first, row.first + row.count)
             _write(self.pool, layer, row, key[own], value[own])
-            output, lse = self._row(layer, row, query[own], key[own], value[own], scores)
+            fresh = _fresh(query[own], key[own], value[own], scores) if row.count > 1 else None
+            output, lse = self._row(layer, row, query[own], fresh, scores)
             outputs.append(output)
             sums.append(lse)
         if len(outputs) == 1:
             return outputs[0], sums[0]
         return torch.cat(outputs), torch.cat(sums)
 
-    def _row(
-        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
-    ) -> Part:
-        heads = key.shape[1]
-        parts: list[list[Part]] = [[] for _ in range(heads)]  # by first head; whole ones under head 0
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
+        return self._row(layer, row, query, None, scores)
+
+    def _row(self, layer: int, row: Row, query: torch.Tensor, fresh: Part | None, scores: Scores) -> Part:
+        """Attention to all runs of the sequence, and what the tokens see of each other (`fresh`)."""
+        heads = row.sequence.heads
+        parts: list[list[Part]] = [[] for _ in range(heads)]  # by their first head
         together = True
         for segment in row.sequence.segments:
-            tail = segment is row.tail
             turned = self.rotations[layer].turn(query, -segment.shift)
             for run in segment.runs(layer):
-                end = int(segment.entries[layer, run.head])
-                if tail and row.count > 1:
-                    end = row.entry
+                end = row.entry if fresh and segment is row.tail else int(segment.entries[layer, run.head])
                 length = min(end - run.first, run.room)
-                if length > 0:
-                    part = _past(self.pool, segment, run, length, turned, row, scores, heads)
-                    if part is not None:
-                        parts[run.head].append(part)
-                        together &= run.heads == heads
-        fresh = None if row.count == 1 else _fresh(query, key, value, scores)
+                part = _past(self.pool, segment, run, length, turned, row, scores, heads) if length > 0 else None
+                if part is not None:
+                    parts[run.head].append(part)
+                    together &= run.heads == heads
         if together:
             whole = [*parts[0], fresh] if fresh else parts[0]
             return merge(whole) if whole else _nothing(query)
@@ -192,7 +190,7 @@ def _split(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale:
     cut = half * threads
     parts = []
     own = query[None].expand(threads, *query.shape)
-    blocks = [x[:, :cut].unflatten(1, (threads, half)).transpose(0, 1) for x in (keys, values)]
+    blocks = [x[:, :cut].view(heads, threads, half, -1).transpose(0, 1) for x in (keys, values)]
     output, lse = _flash(own, blocks[0], blocks[1], scale)
     parts += list(zip(output, lse, strict=True))
     if cut < entries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -35,9 +37,9 @@ class PagePool:
         value_dim: int | None = None,
     ) -> None:
         # Zeros: what was never written is multiplied with a weight of zero, which not a number would survive.
-        self.keys = torch.zeros(pages, page_size, head_dim, dtype=dtype, device=device)
-        self.values = torch.zeros(pages, page_size, value_dim or head_dim, dtype=dtype, device=device)
-        self.positions = torch.full((pages, page_size), EMPTY, dtype=torch.int32, device=device)
+        self.keys = _zeros((pages, page_size, head_dim), dtype, device)
+        self.values = _zeros((pages, page_size, value_dim or head_dim), dtype, device)
+        self.positions = _zeros((pages, page_size), torch.int32, device)
         self.page_size = page_size
         self.counts = np.zeros(pages, np.int32)
         self._free = FreePages(pages)
@@ -107,3 +109,10 @@ class PagePool:
         assert len(np.unique(free)) == len(free) == self.free
         assert bool((self.counts[free] == 0).all())
         assert int((self.counts > 0).sum()) == self.used
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """Zeros; on a processor memory that is taken only where it is touched."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

@@ -69,7 +69,7 @@ class Segment:
     @property
     def room(self) -> int:
         """How many tokens more the pages can take."""
-        return self.table.shape[2] * self.pool.page_size - len(self.tokens)
+        return int(self.table.shape[2]) * self.pool.page_size - len(self.tokens)
 
     @property
     def pages(self) -> Pages:
@@ -112,6 +112,11 @@ class Segment:
         twin = Segment(self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source)
         self.pool.share(twin.pages)
         return twin
+
+    def renumber(self, table: Pages) -> None:
+        """Other pages with the same entries take the place of those held until now."""
+        self.table = table
+        self._runs.clear()
 
     def release(self) -> int:
         """Let go of the pages. Returns how many became free."""

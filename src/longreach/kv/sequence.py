@@ -69,15 +69,8 @@ class Sequence:
         return first
 
     def share(self, tokens: int) -> list[Segment]:
-        """Segments that hold the pages of the first `tokens` tokens once more; all of them must be whole up to
-        there."""
-        shared = []
-        for segment in self.segments:
-            if tokens <= 0:
-                break
-            shared.append(segment.share(min(tokens, len(segment))))
-            tokens -= len(segment)
-        return shared
+        """The segments of the first `tokens` tokens, held once more; all must be whole up to there."""
+        return share(self.segments, tokens)
 
     def release(self) -> int:
         """Let go of all pages. Returns how many became free."""
@@ -91,3 +84,14 @@ class Sequence:
         for segment in self.segments:
             total += segment.entries
         return total
+
+
+def share(segments: Tokens[Segment], tokens: int) -> list[Segment]:
+    """As many of `segments`, held once more, as hold the first `tokens` tokens; the last perhaps in part."""
+    shared = []
+    for segment in segments:
+        if tokens <= 0:
+            break
+        shared.append(segment.share(min(tokens, len(segment))))
+        tokens -= len(segment)
+    return shared

@@ -133,9 +133,10 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls: `[1, heads, tokens, dim]` in, `[1, tokens, heads, dim]` out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    heads_last = (x[0].transpose(0, 1) for x in (query, key, value))
-    part = step.attend(module.layer_idx, *heads_last, Scores(scale, sliding_window, softcap))
-    output, _ = part if s_aux is None else with_sink(part, s_aux)
+    tokens_first = [x[0].transpose(0, 1) for x in (query, key, value)]
+    scores = Scores(scale, sliding_window, softcap)
+    part = step.attend(module.layer_idx, tokens_first[0], tokens_first[1], tokens_first[2], scores)
+    output = part[0] if s_aux is None else with_sink(part, s_aux)[0]
     return output[None], None
 
 
