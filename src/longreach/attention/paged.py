@@ -15,31 +15,29 @@ from longreach.kv.sequence import Sequence
 class PlainStep(Step):
     """Writes and attends page by page, with `attend`."""
 
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        parts = []
-        for row in self.rows:
-            own = slice(row.first, row.first + row.count)
-            positions = torch.arange(row.position, row.position + row.count, device=query.device)
-            self._write(layer, row, key[own], value[own], positions)
-            streams = [references(row.sequence, layer, head) for head in range(key.shape[1])]
-            parts.append(attend(query[own], positions, self.pool, streams, scores, self.rotations[layer]))
-        return torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        positions = torch.arange(row.position, row.position + row.count, device=query.device)
+        return self._attend(layer, query, positions, row.sequence, scores)
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
         positions = torch.full((row.count,), row.position, device=query.device)
-        heads = row.sequence.heads
-        streams = [references(row.sequence, layer, head) for head in range(heads)]
-        return attend(query, positions, self.pool, streams, scores, self.rotations[layer])
+        return self._attend(layer, query, positions, row.sequence, scores)
 
-    def _write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor, positions: torch.Tensor) -> None:
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
         size = self.pool.page_size
         for at in range(row.count):
             column, entry = divmod(row.entry + at, size)
             pages = self.pool.index(row.tail.table[layer, :, column])
             self.pool.keys[pages, entry], self.pool.values[pages, entry] = key[at], value[at]
-            self.pool.positions[pages, entry] = positions[at].int()
+            self.pool.positions[pages, entry] = row.position + at
+
+    def _attend(
+        self, layer: int, query: torch.Tensor, positions: torch.Tensor, sequence: Sequence, scores: Scores
+    ) -> Part:
+        streams = [references(sequence, layer, head) for head in range(sequence.heads)]
+        return attend(query, positions, self.pool, streams, scores, self.rotations[layer])
 
 
 def references(sequence: Sequence, layer: int, head: int) -> list[PageRef]:

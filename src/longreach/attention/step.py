@@ -5,17 +5,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from longreach.attention.attend import Scores
+from longreach.attention.merge import Part
 from longreach.attention.rotation import Rotation
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 
 if TYPE_CHECKING:
     from longreach.kv.segment import Segment
+
+
+class Watcher(Protocol):
+    """Looks at the queries of a sequence as they come by."""
+
+    def see(self, layer: int, query: torch.Tensor, scores: Scores) -> None: ...
+
+
+class Reader(Protocol):
+    """Attends in its own way to what is in the pages, for one token: reads less than everything."""
+
+    def read(self, layer: int, query: torch.Tensor, position: int, scores: Scores, rotation: Rotation) -> Part: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class Row:
     count: int
     position: int
     entry: int
+    watcher: Watcher | None = None
+    reader: Reader | None = None
 
     @property
     def tail(self) -> Segment:
@@ -46,15 +61,35 @@ class Step(ABC):
         self.rotations = rotations
         self.rows = rows
 
-    @abstractmethod
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]` (float32) of `query [tokens, heads, dim]`;
         `key`, `value` `[tokens, kv_heads, dim]` are those of the new tokens."""
+        parts = []
+        for row in self.rows:
+            own = slice(row.first, row.first + row.count)
+            self.write(layer, row, key[own], value[own])
+            if row.watcher is not None:
+                row.watcher.see(layer, query[own], scores)
+            if row.reader is not None and row.count == 1:
+                parts.append(row.reader.read(layer, query[own], row.position, scores, self.rotations[layer]))
+            else:
+                parts.append(self.row(layer, row, query[own], key[own], value[own], scores))
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
 
     @abstractmethod
-    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> tuple[torch.Tensor, torch.Tensor]:
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Put keys and values `[row.count, kv_heads, dim]` into the pages of the row's tail."""
+
+    @abstractmethod
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        """Attention of the new tokens of one sequence, which were written already."""
+
+    @abstractmethod
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
         """The same for tokens whose keys are not in the pages: `row.sequence` as it is, seen from `row.position` on."""
 
 

@@ -23,18 +23,21 @@ SPLIT = 512
 class StridedStep(Step):
     """Writes to runs, attends to runs."""
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-        outputs, sums = [], []
-        for row in self.rows:
-            own = slice(row.first, row.first + row.count)
-            _write(self.pool, layer, row, key[own], value[own])
-            fresh = _fresh(query[own], key[own], value[own], scores) if row.count > 1 else None
-            output, lse = self._row(layer, row, query[own], fresh, scores)
-            outputs.append(output)
-            sums.append(lse)
-        if len(outputs) == 1:
-            return outputs[0], sums[0]
-        return torch.cat(outputs), torch.cat(sums)
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        fresh = _fresh(query, key, value, scores) if row.count > 1 else None
+        return self._row(layer, row, query, fresh, scores)
+
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
+        for run in row.tail.runs(layer):
+            begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
+            if begin < end:
+                own, heads = slice(begin - row.entry, end - row.entry), slice(run.head, run.head + run.heads)
+                for tensor, new in ((self.pool.keys, key), (self.pool.values, value)):
+                    _view(tensor, run, begin - run.first, end - begin).copy_(new[own, heads].transpose(0, 1))
+        if layer == 0:
+            _write_positions(self.pool, row)
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
         return self._row(layer, row, query, None, scores)
@@ -57,19 +60,6 @@ class StridedStep(Step):
             whole = [*parts[0], fresh] if fresh else parts[0]
             return merge(whole) if whole else _nothing(query)
         return _by_head(parts, fresh, query, heads)
-
-
-def _write(pool: PagePool, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
-    for run in row.tail.runs(layer):
-        begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
-        if begin < end:
-            own = slice(begin - row.entry, end - row.entry)
-            for tensor, new in ((pool.keys, key), (pool.values, value)):
-                _view(tensor, run, begin - run.first, end - begin).copy_(
-                    new[own, run.head : run.head + run.heads].transpose(0, 1)
-                )
-    if layer == 0:
-        _write_positions(pool, row)
 
 
 def _write_positions(pool: PagePool, row: Row) -> None:

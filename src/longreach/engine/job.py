@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from longreach.attention.selected import SelectedPages
+from longreach.attention.watch import LastQueries
 from longreach.engine.requests import FinishReason, Piece, Sampling
 from longreach.engine.visible import Visible
 from longreach.kv.policies import Policy
@@ -24,7 +26,7 @@ class Job:
 
     `priority`: lower comes first. `deadline` and `began` are seconds of `time.perf_counter`. `leader` is another sample
     of the same prompt, whose pages are shared once it has read it. A job that `looks` reads its prompt, keeps its pages
-    and has the `logits` after it.
+    and has the `logits` after it. `compacted` is the length of the output when its KV was last made smaller, -1 before.
     """
 
     prompt: list[int]
@@ -49,6 +51,9 @@ class Job:
     number: int = field(default_factory=lambda: next(_numbers))
     drawn: Any = None
     looks: bool = False
+    watcher: LastQueries | None = None
+    reader: SelectedPages | None = None
+    compacted: int = -1
     logits: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -94,9 +99,13 @@ class Job:
         self.done = sequence.position
         if self.reused is None:
             self.reused = self.done
+        if self.policy is not None and self.policy.observes:
+            self.watcher = LastQueries(self.policy.observes)
+        if self.policy is not None and self.policy.skips:
+            self.reader = SelectedPages(self.policy, sequence)
 
     def release(self) -> None:
         """Let go of all KV."""
         if self.sequence is not None:
             self.sequence.release()
-        self.sequence, self.swapped, self.done = None, None, 0
+        self.sequence, self.swapped, self.watcher, self.reader, self.done = None, None, None, None, 0

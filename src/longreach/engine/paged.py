@@ -205,6 +205,7 @@ class PagedEngine(Engine):
             self.scheduler.running.remove(job)
             return
         job.output.append(token)
+        self._runner.compact(job)
         job.ttft = job.ttft or time.perf_counter() - job.began
         ended = token in self.end_tokens
         final = ended or job.left == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from dataclasses import replace
 
 import torch
 
@@ -11,6 +12,8 @@ from longreach.attention.step import Step, begin
 from longreach.attention.strided import StridedStep
 from longreach.attention.tree import Tree, TreeStep
 from longreach.engine.job import Job
+from longreach.kv.compact import drop, gathered, positions_of
+from longreach.kv.policies import LayerView, Policy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
@@ -29,7 +32,11 @@ class Runner:
         """Compute that many tokens of each job. Returns the jobs that have all their tokens computed now, and the
         logits `[those jobs, vocab]` after their last, in float32."""
         chunks = [job.tokens[job.done : job.done + count] for job, count in work]
-        rows = begin([(_sequence(job), chunk) for (job, _), chunk in zip(work, chunks, strict=True)])
+        begun = begin([(_sequence(job), chunk) for (job, _), chunk in zip(work, chunks, strict=True)])
+        rows = [
+            replace(row, watcher=None if job.read else job.watcher, reader=job.reader)
+            for (job, _), row in zip(work, begun, strict=True)
+        ]
         finished: list[Job] = []
         keep: list[int] = []
         positions: list[int] = []
@@ -55,6 +62,24 @@ class Runner:
         step.commit()
         return logits.float()
 
+    def compact(self, job: Job) -> None:
+        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after."""
+        policy, sequence = job.policy, _sequence(job)
+        if policy is None or not policy.drops:
+            return
+        if job.compacted < 0:
+            job.compacted = 0
+            drop(sequence, lambda layer: policy.keep(self._view(job, sequence, layer)))
+        elif policy.every and len(job.output) - job.compacted >= policy.every:
+            job.compacted = len(job.output)
+            drop(sequence, lambda layer: _staying(policy, sequence, layer))
+
+    def _view(self, job: Job, sequence: Sequence, layer: int) -> LayerView:
+        keys, values = (gathered(sequence, layer, x) for x in (self._pool.keys, self._pool.values))
+        if job.watcher is None:
+            return LayerView(layer, keys, values, keys.new_empty(0, sequence.heads, keys.shape[2]), 1.0)
+        return LayerView(layer, keys, values, job.watcher.queries[layer], job.watcher.scales[layer])
+
     def _tensor(self, values: Many[int]) -> torch.Tensor:
         return torch.tensor(list(values), device=self._device)
 
@@ -62,3 +87,12 @@ class Runner:
 def _sequence(job: Job) -> Sequence:
     assert job.sequence is not None
     return job.sequence
+
+
+def _staying(policy: Policy, sequence: Sequence, layer: int) -> list[torch.Tensor]:
+    found = []
+    for head in range(sequence.heads):
+        positions = torch.cat([positions_of(segment, layer, head) for segment in sequence.segments])
+        mask = policy.stay(layer, head, positions, sequence.position)
+        found.append(mask.nonzero()[:, 0])
+    return found

@@ -147,7 +147,7 @@ class Scheduler:
         assert job.sequence is not None
         planned.pop(job, None)
         self.running.remove(job)
-        if self.preemption == "swap":
+        if self.preemption == "swap" or not job.exact:
             job.swapped = swap_out(job.sequence)
         else:
             job.release()
