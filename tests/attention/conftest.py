@@ -21,7 +21,8 @@ def load(name: str) -> ModuleType:
         pytest.skip("Triton is not installed: kernels cannot be run, not even interpreted")
     if torch.cuda.is_available():
         return importlib.import_module(name)
-    # Triton decides when it is imported and when a kernel is defined; the setting is withdrawn so that nothing else sees it.
+    # Triton decides when it is imported and when a kernel is defined; the setting is withdrawn so that nothing else
+    # sees it.
     before = os.environ.get("TRITON_INTERPRET")
     if before != "1" and "triton" in sys.modules and name not in sys.modules and not _interpreting():
         pytest.skip("Triton was imported before it could be told to interpret")
@@ -43,8 +44,8 @@ def _interpreting() -> bool:
 
 
 def _mend(interpreter: ModuleType) -> None:
-    """What the interpreter of Triton 3.6 lacks: it makes a loop's bound of an array of one element, which NumPy from 2.4
-    on refuses; and it multiplies matrices of bfloat16 as if their bits were whole numbers."""
+    """What the interpreter of Triton 3.6 lacks: it makes a loop's bound of an array of one element, which NumPy from
+    2.4 on refuses; and it multiplies matrices of bfloat16 as if their bits were whole numbers."""
     patch = interpreter._patch_lang_tensor
     if getattr(patch, "mended", False):
         return

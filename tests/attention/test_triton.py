@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from attention import slow
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attention import slow
 from longreach.attention.tables import EMPTY, Pages, References, Turns
 from longreach.attention.tuning import PrefillTuning, splits
 from longreach.errors import UnsupportedError
-
 
 SMALL = PrefillTuning(rows=16, entries=64, warps=4, stages=2, resident=1)
 
@@ -103,8 +102,8 @@ def test_prefill_equals_the_definition(
     wanted = slow.attend(case, scale, **scores)
     for parts, tuning in ((1, None), (2, SMALL)):
         got = prefill(
-            on.query, on.position, on.starts, on.pages, on.references, on.turns, scale=scale, parts=parts, tuning=tuning,
-            **scores,
+            on.query, on.position, on.starts, on.pages, on.references, on.turns, scale=scale, parts=parts,
+            tuning=tuning, **scores,
         )  # fmt: skip
         _equal(got, wanted, case.dtype)
 

@@ -14,8 +14,8 @@ EMPTY = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` where nothing
-    was written), each contiguous. No entry may hold what is not a finite number, written or not."""
+    """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` where
+    nothing was written), each contiguous. No entry may hold what is not a finite number, written or not."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -29,9 +29,9 @@ class Pages:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """The pages of every stream: `pages [S, H, N]` and `slots [S, H, N]` (int32), `alive [S, H, N]` (int64, bit `t` set:
-    entry `t` may be seen) and `counts [S, H]` (int32). What lies beyond a stream's count is not read. Any strides, but the
-    last of the first three is 1. `N` may be more than any count: kernels read counts on the device."""
+    """The pages of every stream: `pages [S, H, N]` and `slots [S, H, N]` (int32), `alive [S, H, N]` (int64, bit `t`
+    set: entry `t` may be seen) and `counts [S, H]` (int32). What lies beyond a stream's count is not read. Any
+    strides, but the last of the first three is 1. `N` may be more than any count: kernels read counts on the device."""
 
     pages: torch.Tensor
     slots: torch.Tensor

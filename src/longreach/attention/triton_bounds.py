@@ -1,8 +1,8 @@
 """Bounds of pages: how great the score of a page's best entry can be, without reading its keys. Importing this imports
 Triton.
 
-Tang et al. 2024, Quest (arXiv 2406.10774): with the least and the greatest value of every channel over a page's keys, no
-entry scores above `sum_d max(q_d * least_d, q_d * greatest_d)`.
+Tang et al. 2024, Quest (arXiv 2406.10774): with the least and the greatest value of every channel over a page's keys,
+no entry scores above `sum_d max(q_d * least_d, q_d * greatest_d)`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _bound(
     tl.store(to + DIM, greatest.to(bounds.dtype.element_ty), mask=real)
 
 
-@triton.jit(do_not_specialize=["page_s", "page_h", "slot_s", "slot_h", "count_s", "count_h", "width"])
+@triton.jit(do_not_specialize=["page_s", "page_h", "slot_s", "slot_h", "count_s", "count_h", "width", "many"])
 def _score(
     query,
     bounds,
@@ -50,10 +50,11 @@ def _score(
     sines,
     scores,
     width,
+    many,
     HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
-    SLOTS: tl.constexpr,
+    TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
     BLOCK: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -78,9 +79,9 @@ def _score(
         for g in tl.static_range(GROUP):
             line = query + (stream * GROUP + g) * DIM
             q = tl.load(line + channel, mask=real, other=0.0).to(tl.float32)
-            if SLOTS > 1:
+            if TURNED:
                 crossed = tl.load(line + partner, mask=real, other=0.0).to(tl.float32) * sign
-                of = (s * SLOTS + slot) * PAIRS
+                of = (s * many + slot) * PAIRS
                 both = turned(q[None, :], crossed[None, :], cosines + of, sines + of, channel, PAIRS)
                 q = tl.sum(both, 0)
             best = tl.sum(tl.where(real, tl.maximum(q * least, q * greatest), 0.0), 0)
@@ -109,8 +110,8 @@ def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
 def score(
     query: torch.Tensor, pages: Pages, bounds: torch.Tensor, references: References, turns: Turns
 ) -> torch.Tensor:
-    """The greatest product that `query [S, Hq, D]`, turned for each page's slot, can have with a key of each page: float32
-    `[S, Hq, N]`, before any scale; -inf beyond a stream's count. Raises `UnsupportedError`."""
+    """The greatest product that `query [S, Hq, D]`, turned for each page's slot, can have with a key of each page:
+    float32 `[S, Hq, N]`, before any scale; -inf beyond a stream's count. Raises `UnsupportedError`."""
     check(query, pages, references, turns)
     assert bounds.is_contiguous()
     (sequences, heads), width = references.counts.shape, references.pages.shape[2]
@@ -130,10 +131,11 @@ def score(
             turns.sines,
             scores,
             width,
+            turns.slots,
             HEADS=heads,
             GROUP=query.shape[1] // heads,
             DIM=query.shape[2],
-            SLOTS=turns.slots,
+            TURNED=turns.slots > 1,
             PAIRS=max(turns.cosines.shape[2], 1),
             BLOCK=32,
             BLOCK_DIM=triton.next_power_of_2(query.shape[2]),

@@ -1,8 +1,8 @@
 """Decode: one new token of every sequence attends to its pages. Importing this imports Triton.
 
-Split-KV (Dao et al. 2023, "Flash-Decoding for long-context inference"): the pages of a stream are shared out over several
-programs, whose outputs are merged by their log-sum-exp. A program reads a stream's count on the device and takes its part
-of it, so that a captured graph stays right while counts grow.
+Split-KV (Dao et al. 2023, "Flash-Decoding for long-context inference"): the pages of a stream are shared out over
+several programs, whose outputs are merged by their log-sum-exp. A program reads a stream's count on the device and
+takes its part of it, so that a captured graph stays right while counts grow.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages, References, Turns, check
-from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, Parts, capped, hidden, turned
+from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, STRIDES, Parts, capped, hidden, turned
 from longreach.attention.tuning import DecodeTuning, decode_tuning, splits
 
 
-@triton.jit(
-    do_not_specialize=["page_s", "page_h", "slot_s", "slot_h", "alive_s", "alive_h", "count_s", "count_h", "window"]
-)
+@triton.jit(do_not_specialize=[*STRIDES, "window", "parts", "many"])
 def _decode(
     query,
     position,
@@ -47,14 +45,15 @@ def _decode(
     scale,
     window,
     softcap,
+    parts,
+    many,
     HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
-    SLOTS: tl.constexpr,
+    TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
-    SPLITS: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -62,13 +61,13 @@ def _decode(
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
 ):
-    part = tl.program_id(0) % SPLITS
-    stream = tl.program_id(0) // SPLITS
+    part = tl.program_id(0) % parts
+    stream = tl.program_id(0) // parts
     s = stream // HEADS
     h = stream % HEADS
     count = tl.load(counts + s * count_s + h * count_h)
-    first = (count * part) // SPLITS
-    last = (count * (part + 1)) // SPLITS
+    first = (count * part) // parts
+    last = (count * (part + 1)) // parts
     pages += s.to(tl.int64) * page_s + h * page_h
     slots += s.to(tl.int64) * slot_s + h * slot_h
     alive += s.to(tl.int64) * alive_s + h * alive_h
@@ -80,7 +79,7 @@ def _decode(
     head = stream * GROUP + row
     own = (row < GROUP)[:, None] & (channel < DIM)[None, :]
     q = tl.load(query + head[:, None] * DIM + channel[None, :], mask=own, other=0.0)
-    if SLOTS > 1:
+    if TURNED:
         partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
         crossed = tl.load(query + head[:, None] * DIM + partner[None, :], mask=own, other=0.0).to(tl.float32)
         crossed *= tl.where(channel < PAIRS, 1.0, -1.0)[None, :]
@@ -97,7 +96,7 @@ def _decode(
     bits = tl.load(alive + first, mask=some, other=0)
     for i in range(first, last):
         this = page.to(tl.int64) * PAGE
-        of = s * SLOTS + slot
+        of = s * many + slot
         where = hidden(tl.load(stored + this + entry), bits, entry)
         # Offsets within a page stay the same: only the page's own address is of 64 bits.
         k = tl.load(
@@ -111,7 +110,7 @@ def _decode(
             other=0.0 if BLOCK_VALUE != VALUE_DIM else None,
         )
         limit = at - tl.load(shifts + of)
-        if SLOTS > 1:
+        if TURNED:
             # Always, and not only where the slot changes: a branch here would keep the loads from being pipelined.
             q = turned(plain, crossed, cosines + of * PAIRS, sines + of * PAIRS, channel, PAIRS).to(k.dtype)
         ahead = tl.minimum(i + 1, last - 1)
@@ -134,7 +133,7 @@ def _decode(
     saw = top > NOTHING
     total = tl.where(saw, total, 1.0)
     result = tl.where(saw[:, None], acc / total[:, None], 0.0)
-    to = head * SPLITS + part
+    to = head * parts + part
     own = (row < GROUP)[:, None] & (value_channel < VALUE_DIM)[None, :]
     tl.store(out + to[:, None] * VALUE_DIM + value_channel[None, :], result.to(out.dtype.element_ty), mask=own)
     tl.store(lse + to, tl.where(saw, top / LOG2E + tl.log(total), float("-inf")), mask=row < GROUP)
@@ -153,8 +152,8 @@ def decode(
     parts: int | None = None,
     tuning: DecodeTuning | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention of `query [S, Hq, D]` at `position [S]` (int32): one token of every sequence, whose keys and values were
-    written before.
+    """Attention of `query [S, Hq, D]` at `position [S]` (int32): one token of every sequence, whose keys and values
+    were written before.
 
     A query sees an entry that is alive, whose stored position plus shift is not after its own, and within the last
     `window` positions. Scores are products times `scale` (> 0), then `softcap * tanh(score / softcap)`. Returns the
@@ -191,14 +190,15 @@ def decode(
             scale,
             window or 0,
             softcap or 1.0,
+            parts,
+            turns.slots,
             HEADS=heads,
             GROUP=group,
             DIM=dim,
             VALUE_DIM=value_dim,
             PAGE=pages.size,
-            SLOTS=turns.slots,
+            TURNED=turns.slots > 1,
             PAIRS=max(turns.cosines.shape[2], 1),
-            SPLITS=parts,
             WINDOW=window is not None,
             SOFTCAP=softcap is not None,
             PRECISION="ieee" if pages.keys.dtype == torch.float32 else "tf32",

@@ -14,6 +14,9 @@ NOTHING = tl.constexpr(-1.0e25)
 UNSEEN = tl.constexpr(2**31 - 1)
 """The position of what no query comes after."""
 
+STRIDES = ["page_s", "page_h", "slot_s", "slot_h", "alive_s", "alive_h", "count_s", "count_h"]
+"""Arguments of every kernel that reads references: one kernel serves all values."""
+
 
 @triton.jit
 def capped(scores, scale, cap):
@@ -42,13 +45,13 @@ def turned(query, crossed, cosines, sines, channel, PAIRS: tl.constexpr):
     return query * cos[None, :] + crossed * sin[None, :]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def _merge(
     parts,
     part_lse,
     out,
     lse,
-    SPLITS: tl.constexpr,
+    count,
     BLOCK_SPLITS: tl.constexpr,
     DIM: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
@@ -56,14 +59,14 @@ def _merge(
     row = tl.program_id(0).to(tl.int64)
     split = tl.arange(0, BLOCK_SPLITS)
     channel = tl.arange(0, BLOCK_DIM)
-    some = split < SPLITS
-    sums = tl.load(part_lse + row * SPLITS + split, mask=some, other=float("-inf"))
+    some = split < count
+    sums = tl.load(part_lse + row * count + split, mask=some, other=float("-inf"))
     top = tl.max(sums, 0)
     base = tl.where(top == float("-inf"), 0.0, top)
     weight = tl.exp2((sums - base) * LOG2E)
     total = tl.sum(weight, 0)
     part = tl.load(
-        parts + (row * SPLITS + split[:, None]) * DIM + channel[None, :],
+        parts + (row * count + split[:, None]) * DIM + channel[None, :],
         mask=some[:, None] & (channel < DIM)[None, :],
         other=0.0,
     )
@@ -74,7 +77,8 @@ def _merge(
 
 
 class Parts:
-    """Room for the outputs of `splits` parts of every row, and their merge. With one split, that is the output itself."""
+    """Room for the outputs of `splits` parts of every row, and their merge. With one split, that is the output
+    itself."""
 
     def __init__(self, query: torch.Tensor, dim: int, splits: int) -> None:
         tokens, heads = query.shape[:2]
@@ -95,7 +99,7 @@ class Parts:
                 self.part_lse,
                 self.output,
                 self.lse,
-                SPLITS=self.splits,
+                self.splits,
                 BLOCK_SPLITS=triton.next_power_of_2(self.splits),
                 DIM=dim,
                 BLOCK_DIM=triton.next_power_of_2(dim),

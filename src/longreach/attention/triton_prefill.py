@@ -1,9 +1,9 @@
 """Prefill: any number of new tokens of every sequence attend to its pages. Importing this imports Triton.
 
 A program takes a tile of tokens with all query heads of one KV head, so that what it reads serves the whole group, and
-goes over the stream's pages with an online softmax (Dao 2023, FlashAttention-2, arXiv 2307.08691). First, a small kernel
-finds between which positions the entries of each page lie; so pages that no row sees are passed over, and only those that
-some row sees in part are masked entry by entry, whatever the order of the pages.
+goes over the stream's pages with an online softmax (Dao 2023, FlashAttention-2, arXiv 2307.08691). Between which
+positions the entries of each page lie is found first (`triton_extents.py`): pages that no row sees are passed over, and
+only those that some rows see are masked entry by entry, whatever the order of the pages.
 """
 
 from __future__ import annotations
@@ -14,60 +14,9 @@ import triton.language as tl
 
 from longreach.attention.tables import Pages, References, Turns, check
 from longreach.attention.triton_decode import processors
-from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, UNSEEN, Parts, capped, hidden, turned
+from longreach.attention.triton_extents import extents
+from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, STRIDES, UNSEEN, Parts, capped, hidden, turned
 from longreach.attention.tuning import PrefillTuning, prefill_tuning, splits
-
-_STRIDES = ["page_s", "page_h", "slot_s", "slot_h", "alive_s", "alive_h", "count_s", "count_h"]
-
-
-@triton.jit(do_not_specialize=[*_STRIDES, "width", "streams"])
-def _extents(
-    stored,
-    pages,
-    slots,
-    alive,
-    counts,
-    page_s,
-    page_h,
-    slot_s,
-    slot_h,
-    alive_s,
-    alive_h,
-    count_s,
-    count_h,
-    shifts,
-    extents,
-    width,
-    streams,
-    HEADS: tl.constexpr,
-    PAGE: tl.constexpr,
-    SLOTS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Of every page of a stream, positions with the slot's shift: the lowest that may be seen, the highest, and the highest
-    of all entries (never to be reached where one is not alive or not written)."""
-    stream = tl.program_id(0)
-    s = stream // HEADS
-    h = stream % HEADS
-    count = tl.load(counts + s * count_s + h * count_h)
-    ref = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    some = ref < count
-    page = tl.load(pages + s.to(tl.int64) * page_s + h * page_h + ref, mask=some, other=0).to(tl.int64)
-    slot = tl.load(slots + s.to(tl.int64) * slot_s + h * slot_h + ref, mask=some, other=0)
-    bits = tl.load(alive + s.to(tl.int64) * alive_s + h * alive_h + ref, mask=some, other=0)
-    shift = tl.load(shifts + s * SLOTS + slot)
-    entry = tl.arange(0, PAGE)
-    where = tl.load(stored + page[:, None] * PAGE + entry[None, :], mask=some[:, None], other=UNSEEN)
-    where = hidden(where, bits[:, None], entry[None, :])
-    there = where != UNSEEN
-    low = tl.min(where, 1)
-    high = tl.max(tl.where(there, where, -UNSEEN), 1)
-    top = tl.max(where, 1)
-    to = extents + stream.to(tl.int64) * width + ref
-    step = streams.to(tl.int64) * width
-    tl.store(to, tl.where(low == UNSEEN, low, low + shift), mask=some)
-    tl.store(to + step, tl.where(high == -UNSEEN, high, high + shift), mask=some)
-    tl.store(to + 2 * step, tl.where(top == UNSEEN, top, top + shift), mask=some)
 
 
 @triton.jit
@@ -105,8 +54,8 @@ def _tile(
     BLOCK_VALUE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One step of the online softmax: the page `first`, which is reference `at` of the stream, and `second`, the next, where
-    it comes before `end` and two pages make a tile."""
+    """One step of the online softmax: the page `first`, which is reference `at` of the stream, and `second`, the next,
+    where it comes before `end` and two pages make a tile."""
     entry = tl.arange(0, ENTRIES)
     within = entry % PAGE
     channel = tl.arange(0, BLOCK_DIM)
@@ -145,7 +94,7 @@ def _tile(
     return higher, total, acc
 
 
-@triton.jit(do_not_specialize=[*_STRIDES, "width", "streams", "sequences", "window"])
+@triton.jit(do_not_specialize=[*STRIDES, "width", "streams", "sequences", "window", "parts", "many"])
 def _prefill(
     query,
     position,
@@ -177,14 +126,15 @@ def _prefill(
     scale,
     window,
     softcap,
+    parts,
+    many,
     HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
-    SLOTS: tl.constexpr,
+    TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
-    SPLITS: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -195,9 +145,9 @@ def _prefill(
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
 ):
-    part = tl.program_id(0) % SPLITS
+    part = tl.program_id(0) % parts
     # The last tiles see most: they begin first. Programs side by side read the same stream.
-    tile = tl.num_programs(0) // SPLITS - 1 - tl.program_id(0) // SPLITS
+    tile = tl.num_programs(0) // parts - 1 - tl.program_id(0) // parts
     h = tl.program_id(1)
     # Tiles of sequence s begin at starts[s] // TOKENS + s: room enough, and known without asking the device.
     s = 0
@@ -226,17 +176,17 @@ def _prefill(
     latest = tl.max(tl.where(real, at, -UNSEEN), 0)
     earliest = tl.min(tl.where(real, at, UNSEEN), 0)
     q = tl.load(lines + channel[None, :], mask=own, other=0.0).to(keys.dtype.element_ty)
-    limit = at - tl.load(shifts + s * SLOTS)
+    limit = at - tl.load(shifts + s * many)
 
     stream = s * HEADS + h
     count = tl.load(counts + s * count_s + h * count_h)
-    at_ref = (count * part) // SPLITS
-    last = (count * (part + 1)) // SPLITS
-    pages += s.to(tl.int64) * page_s + h * page_h
-    slots += s.to(tl.int64) * slot_s + h * slot_h
-    alive += s.to(tl.int64) * alive_s + h * alive_h
+    at_ref = (count * part) // parts
+    last = (count * (part + 1)) // parts
+    pages += tl.cast(s, tl.int64) * page_s + h * page_h
+    slots += tl.cast(s, tl.int64) * slot_s + h * slot_h
+    alive += tl.cast(s, tl.int64) * alive_s + h * alive_h
     extents += stream.to(tl.int64) * width
-    step = streams.to(tl.int64) * width
+    step = tl.cast(streams, tl.int64) * width
     ahead = tl.arange(0, AHEAD)
     top = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
@@ -261,8 +211,8 @@ def _prefill(
         differs = tl.where(alike == 2, (kind == 0) | (ahead >= 4 * (ENTRIES // PAGE)), kind != alike)
         differs = differs | ((alike != 0) & (slot != same)) | (ref >= last)
         run = tl.min(tl.where(differs, ahead, AHEAD), 0)
-        if SLOTS > 1:
-            of = s * SLOTS + same
+        if TURNED:
+            of = s * many + same
             limit = at - tl.load(shifts + of)
             partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
             plain = tl.load(lines + channel[None, :], mask=own, other=0.0).to(tl.float32)
@@ -297,7 +247,7 @@ def _prefill(
     saw = top > NOTHING
     total = tl.where(saw, total, 1.0)
     result = tl.where(saw[:, None], acc / total[:, None], 0.0)
-    to = head.to(tl.int64) * SPLITS + part
+    to = head.to(tl.int64) * parts + part
     own = real[:, None] & (value_channel < VALUE_DIM)[None, :]
     tl.store(out + to[:, None] * VALUE_DIM + value_channel[None, :], result.to(out.dtype.element_ty), mask=own)
     tl.store(lse + to, tl.where(saw, top / LOG2E + tl.log(total), float("-inf")), mask=real)
@@ -318,8 +268,8 @@ def prefill(
     tuning: PrefillTuning | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of `query [T, Hq, D]` at `position [T]` (int32); the tokens of sequence `s` are `starts[s] ..
-    starts[s + 1] - 1` (`starts [S + 1]`, int32), any number of them, at any positions in any order. Their keys and values
-    were written before.
+    starts[s + 1] - 1` (`starts [S + 1]`, int32), any number of them, at any positions in any order. Their keys and
+    values were written before.
 
     What a query sees, `scale`, `window`, `softcap`, `parts`, the result and the errors are those of `decode`.
     """
@@ -337,28 +287,7 @@ def prefill(
     room = Parts(query, value_dim, parts)
     if not tokens or not sequences:
         return room.merged()
-    extents = torch.empty(3, streams, width, dtype=torch.int32, device=query.device)
-    table = (
-        references.pages,
-        references.slots,
-        references.alive,
-        references.counts,
-        *references.strides(),
-    )
-    if width:
-        block = 2048 // pages.size
-        _extents[(streams, triton.cdiv(width, block))](
-            pages.positions,
-            *table,
-            turns.shifts,
-            extents,
-            width,
-            streams,
-            HEADS=heads,
-            PAGE=pages.size,
-            SLOTS=turns.slots,
-            BLOCK=block,
-        )
+    found = extents(pages, references, turns)
     _prefill[(tiles * parts, heads)](
         query,
         position,
@@ -366,11 +295,15 @@ def prefill(
         pages.keys,
         pages.values,
         pages.positions,
-        *table,
+        references.pages,
+        references.slots,
+        references.alive,
+        references.counts,
+        *references.strides(),
         turns.cosines,
         turns.sines,
         turns.shifts,
-        extents,
+        found,
         room.part,
         room.part_lse,
         width,
@@ -379,14 +312,15 @@ def prefill(
         scale,
         window or 0,
         softcap or 1.0,
+        parts,
+        turns.slots,
         HEADS=heads,
         GROUP=group,
         DIM=dim,
         VALUE_DIM=value_dim,
         PAGE=pages.size,
-        SLOTS=turns.slots,
+        TURNED=turns.slots > 1,
         PAIRS=max(turns.cosines.shape[2], 1),
-        SPLITS=parts,
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
         PRECISION="ieee" if pages.keys.dtype == torch.float32 else "tf32",

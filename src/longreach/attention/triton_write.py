@@ -56,8 +56,8 @@ def write(
     target_entries: torch.Tensor,
     pages: Pages,
 ) -> None:
-    """Store `key [T, H, D]` and `value [T, H, V]` of tokens at `position [T]` into `pages`: token `t`, head `h` at entry
-    `target_entries[t]` of page `target_pages[t, h]` (int32; below 0: nowhere). No two may go to the same entry.
+    """Store `key [T, H, D]` and `value [T, H, V]` of tokens at `position [T]` into `pages`: token `t`, head `h` at
+    entry `target_entries[t]` of page `target_pages[t, h]` (int32; below 0: nowhere). No two may go to the same entry.
 
     Tokens may lie apart in `key` and `value` (as parts of one projection do); heads and channels may not.
     """
