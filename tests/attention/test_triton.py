@@ -96,7 +96,7 @@ def test_decode_equals_the_definition(shape: dict[str, Any], scores: dict[str, A
 def test_prefill_equals_the_definition(
     shape: dict[str, Any], scores: dict[str, Any], prefill: Any, device: str
 ) -> None:
-    case = slow.Case([3, 0, 14, 1], **shape)
+    case = slow.Case([2, 0, 9], **shape)
     on = _on(case, device)
     scale = case.dim**-0.5
     wanted = slow.attend(case, scale, **scores)
@@ -142,7 +142,7 @@ def test_an_entry_that_was_not_written_is_never_seen_wherever_its_page_is_shifte
 
 
 @pytest.mark.thorough
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any),
     heads=st.integers(1, 3),
