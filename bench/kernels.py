@@ -123,7 +123,7 @@ def tune_decode(bandwidth: float, sequences: int, tokens: int, times: int, tunin
     position = torch.full((sequences,), tokens, dtype=torch.int32, device="cuda")
     moved = 2 * sequences * HEADS * tokens * DIM * 2
     width = tokens // PAGE
-    chosen = decode_tuning(PAGE, DIM, GROUP, sequences * width)
+    chosen = decode_tuning(PAGE, 2 * DIM, GROUP, sequences * width)
 
     def row(how: str, took: float, wrong: float | None, *, ours: bool = False) -> None:
         fast = moved / took
@@ -185,7 +185,7 @@ def tune_prefill(tokens: int, chunk: int, times: int, tunings: list[PrefillTunin
     query = torch.randn(tokens, heads, DIM, dtype=torch.bfloat16, device="cuda")
     position = torch.arange(tokens, dtype=torch.int32, device="cuda")
     starts = torch.tensor([0, chunk], dtype=torch.int32, device="cuda")
-    chosen = prefill_tuning(PAGE, DIM, chunk * GROUP)
+    chosen = prefill_tuning(PAGE, 2 * DIM, chunk * GROUP)
 
     def row(case: str, how: str, took: float, pairs: float, wrong: float | None, *, ours: bool = False) -> None:
         rate = 4 * DIM * heads * pairs / took
@@ -272,12 +272,12 @@ def main() -> None:
     cases = [(1, 131072), (32, 4096)] if given.quick else [(1, 131072), (32, 4096), (1, 32768), (1, 4096)]
     for sequences, tokens in cases:
         # Each cut on the two cases of the bars; elsewhere the chosen one.
-        cuts = DECODE if sequences * tokens == 131072 and not given.quick else [decode_tuning(PAGE, DIM, GROUP, 0)]
+        cuts = DECODE if sequences * tokens == 131072 and not given.quick else [decode_tuning(PAGE, 2 * DIM, GROUP, 0)]
         rows += _printed(tune_decode(bandwidth, sequences, tokens, times, cuts))
         torch.cuda.empty_cache()
     rows += _printed([time_write(bandwidth, times)])
     length = 32768 if given.quick else 131072
-    cuts = [prefill_tuning(PAGE, DIM, 8192)] if given.quick else PREFILL
+    cuts = [prefill_tuning(PAGE, 2 * DIM, 8192)] if given.quick else PREFILL
     rows += _printed(tune_prefill(length, 8192, 3, cuts))
     report = {
         "benchmark": "kernels",
@@ -289,7 +289,7 @@ def main() -> None:
             "torch": torch.__version__,
             "copy_bandwidth": bandwidth,
             "shape": {"kv_heads": HEADS, "group": GROUP, "dim": DIM, "page": PAGE, "dtype": "bfloat16"},
-            "chosen": [asdict(decode_tuning(PAGE, DIM, GROUP, 0)), asdict(prefill_tuning(PAGE, DIM, 8192))],
+            "chosen": [asdict(decode_tuning(PAGE, 2 * DIM, GROUP, 0)), asdict(prefill_tuning(PAGE, 2 * DIM, 8192))],
         },
         "rows": rows,
         "bars": bars(rows),

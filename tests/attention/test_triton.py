@@ -108,6 +108,7 @@ def test_prefill_equals_the_definition(
         _equal(got, wanted, case.dtype)
 
 
+@pytest.mark.thorough
 def test_a_prefill_of_one_token_each_is_a_decode(decode: Any, prefill: Any, device: str) -> None:
     case = _on(slow.Case([1, 1, 1], width=2), device)
     common = (case.pages, case.references, case.turns)

@@ -166,7 +166,7 @@ def decode(
     heads, dim, value_dim = references.pages.shape[1], query.shape[2], pages.values.shape[2]
     group = query.shape[1] // heads
     if tuning is None:
-        tuning = decode_tuning(pages.size, dim, group, width * len(query))
+        tuning = decode_tuning(pages.size, dim * pages.keys.element_size(), group, width * len(query))
     if parts is None:
         parts = splits(streams, width, tuning.resident * processors(query.device))
     room = Parts(query, value_dim, parts)

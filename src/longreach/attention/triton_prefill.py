@@ -278,7 +278,7 @@ def prefill(
     tokens, dim, value_dim = len(query), query.shape[2], pages.values.shape[2]
     group, streams = query.shape[1] // heads, sequences * heads
     if tuning is None:
-        tuning = prefill_tuning(pages.size, dim, -(-tokens * group // max(sequences, 1)))
+        tuning = prefill_tuning(pages.size, dim * pages.keys.element_size(), -(-tokens * group // max(sequences, 1)))
     rows = max(tuning.rows, triton.next_power_of_2(group))
     entries = min(max(tuning.entries, pages.size), 2 * pages.size)
     tiles = tokens // (rows // group) + sequences

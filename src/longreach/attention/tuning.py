@@ -29,23 +29,28 @@ OVERHEAD = 2
 """What it costs to begin and end a program, in pages."""
 
 
-def decode_tuning(page: int, dim: int, group: int, references: int) -> DecodeTuning:
-    """For pages of `page` entries of `dim` channels, `group` query heads to a KV head, `references` = S * N at most."""
+def decode_tuning(page: int, line: int, group: int, references: int) -> DecodeTuning:
+    """For pages of `page` keys of `line` bytes, `group` query heads to a KV head, `references` = S * N at most."""
     del group, references  # up to 16 rows cost the same, and what is to be cut is cut by `splits`
-    if page * dim <= 16 * 128:
+    if page * line <= 4096:
         return DecodeTuning(warps=1, stages=4, resident=8)
-    if page * dim <= 32 * 128:
+    if page * line <= 8192:
         return DecodeTuning(warps=2, stages=3, resident=6)
-    return DecodeTuning(warps=4, stages=3, resident=3)
+    if page * line <= 16384:
+        return DecodeTuning(warps=4, stages=3, resident=3)
+    # More than that leaves room in shared memory for one page of keys and values, and for fewer programs.
+    return DecodeTuning(warps=4, stages=2, resident=2 if page * line <= 32768 else 1)
 
 
-def prefill_tuning(page: int, dim: int, rows: int) -> PrefillTuning:
-    """For `rows` query rows (tokens times group) of a sequence on average."""
+def prefill_tuning(page: int, line: int, rows: int) -> PrefillTuning:
+    """For pages of `page` keys of `line` bytes, and `rows` query rows (tokens times group) of a sequence on average."""
     if rows <= 16:
-        return PrefillTuning(16, max(page, 32), warps=4, stages=3, resident=3)
+        return PrefillTuning(16, max(page, 32), warps=4, stages=3 if page * line <= 16384 else 2, resident=3)
+    if line > 256:
+        return PrefillTuning(64, 64, warps=8, stages=2, resident=1)
     if rows <= 64:
-        return PrefillTuning(64, 64, warps=4, stages=3, resident=2)
-    return PrefillTuning(128, 128 if dim <= 128 else 64, warps=8, stages=3, resident=1)
+        return PrefillTuning(64, 64, warps=4, stages=3, resident=1)
+    return PrefillTuning(128, 128, warps=8, stages=3, resident=1)
 
 
 def splits(streams: int, references: int, slots: int, most: int = 128) -> int:
