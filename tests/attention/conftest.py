@@ -14,41 +14,38 @@ import numpy
 import pytest
 import torch
 
+KERNELS = ("decode", "prefill", "write", "bounds")
 
-def load(name: str) -> ModuleType:
-    """A module of kernels; without a GPU, its kernels are for the interpreter. Skips where neither can be had."""
+
+def _import() -> str | None:
+    """Import the kernels; why they cannot be run, or None where they can."""
     if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed: kernels cannot be run, not even interpreted")
+        return "Triton is not installed: kernels cannot be run, not even interpreted"
     if torch.cuda.is_available():
-        return importlib.import_module(name)
+        return None
+    if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton was imported before it could be told to interpret: run these tests by themselves"
     # Triton decides when it is imported and when a kernel is defined; the setting is withdrawn so that nothing else
-    # sees it.
+    # sees it. Now, and not when a test asks: tests before it may import Triton, by way of PyTorch's compiler.
     before = os.environ.get("TRITON_INTERPRET")
-    if before != "1" and "triton" in sys.modules and name not in sys.modules and not _interpreting():
-        pytest.skip("Triton was imported before it could be told to interpret")
     os.environ["TRITON_INTERPRET"] = "1"
     try:
         importlib.import_module("triton.experimental.gluon")  # a launch imports it, and it asks for the setting too
-        module = importlib.import_module(name)
+        for name in KERNELS:
+            importlib.import_module(f"longreach.attention.triton_{name}")
         _mend(importlib.import_module("triton.runtime.interpreter"))
-        return module
     finally:
         if before is None:
             del os.environ["TRITON_INTERPRET"]
         else:
             os.environ["TRITON_INTERPRET"] = before
-
-
-def _interpreting() -> bool:
-    return type(sys.modules["triton"].language.standard.cdiv).__name__ == "InterpretedFunction"
+    return None
 
 
 def _mend(interpreter: ModuleType) -> None:
     """What the interpreter of Triton 3.6 lacks: it makes a loop's bound of an array of one element, which NumPy from
     2.4 on refuses; and it multiplies matrices of bfloat16 as if their bits were whole numbers."""
     patch = interpreter._patch_lang_tensor
-    if getattr(patch, "mended", False):
-        return
 
     def mended(tensor: type, scope: Any) -> None:
         patch(tensor, scope)
@@ -64,7 +61,6 @@ def _mend(interpreter: ModuleType) -> None:
         return interpreter.TensorHandle(data, interpreter.tl.float32)
 
     builder.create_dot = lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest)
-    mended.mended = True  # type: ignore[attr-defined]
     interpreter._patch_lang_tensor = mended
 
 
@@ -75,4 +71,10 @@ def device() -> str:
 
 @pytest.fixture(scope="session")
 def kernels() -> Callable[[str], ModuleType]:
-    return load
+    """The module of the kernels `triton_NAME`."""
+    if CANNOT:
+        pytest.skip(CANNOT)
+    return lambda name: importlib.import_module(f"longreach.attention.triton_{name}")
+
+
+CANNOT = _import()

@@ -42,12 +42,12 @@ def _name(values: dict[str, Any]) -> str:
 
 @pytest.fixture(scope="session")
 def decode(kernels: Any) -> Any:
-    return kernels("longreach.attention.triton_decode").decode
+    return kernels("decode").decode
 
 
 @pytest.fixture(scope="session")
 def prefill(kernels: Any) -> Any:
-    return kernels("longreach.attention.triton_prefill").prefill
+    return kernels("prefill").prefill
 
 
 def _on(case: Any, device: str) -> Any:
@@ -191,7 +191,7 @@ def test_any_tables_prefill_alike(
 
 
 def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str) -> None:
-    write = kernels("longreach.attention.triton_write").write
+    write = kernels("write").write
     tokens, heads, dim, value_dim, page = 5, 3, 8, 12, 16
     pages = Pages(
         torch.zeros(9, page, dim, device=device),
@@ -200,7 +200,6 @@ def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str)
     )
     both = torch.randn(tokens, heads * (dim + value_dim), device=device)
     key, value = both[:, : heads * dim].view(tokens, heads, dim), both[:, heads * dim :].view(tokens, heads, value_dim)
-    at = torch.randperm(9 * page)[: tokens * heads].view(tokens, heads)
     entries = torch.tensor([3, 4, 5, 0, 1], dtype=torch.int32, device=device)
     target = (
         torch.stack([torch.tensor([t % 2 * 3, 1 + t % 2 * 3, 2 + t % 2 * 3]) for t in range(tokens)]).int().to(device)
@@ -208,7 +207,6 @@ def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str)
     target[4, 1] = -1
     position = torch.arange(100, 100 + tokens, dtype=torch.int32, device=device)
     write(key, value, position, target, entries, pages)
-    assert at.unique().numel() == tokens * heads
     for t in range(tokens):
         for h in range(heads):
             if target[t, h] >= 0:
@@ -221,7 +219,7 @@ def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str)
 
 @pytest.mark.thorough
 def test_no_entry_scores_above_its_pages_bound(kernels: Any, device: str) -> None:
-    module = kernels("longreach.attention.triton_bounds")
+    module = kernels("bounds")
     case = slow.Case([1, 1], width=3)
     on = _on(case, device)
     bounds = torch.zeros(len(case.pages.keys), 2, case.dim, device=device)

@@ -1,4 +1,8 @@
-"""How kernels are cut for a device: all constants that were found by measuring, in one place (`bench/kernels.py`)."""
+"""How kernels are cut for a device, all constants in one place.
+
+Reckoned from the registers and the shared memory that kernels compiled for an H100 take; `bench/gpu_kernels.py`
+measures others beside them.
+"""
 
 from __future__ import annotations
 
