@@ -17,8 +17,17 @@ from longreach.engine.chat import encode_chat
 from longreach.engine.engine import Engine, Stream
 from longreach.engine.exploration import Exploration
 from longreach.engine.kv import BufferLayer, Kept, PastPrompts, bytes_of, only_full_attention
-from longreach.engine.requests import Completion, FinishReason, Message, Piece, Prompt, Sampling, check_prompt
-from longreach.engine.sampling import choose, randomness
+from longreach.engine.requests import (
+    Completion,
+    FinishReason,
+    Message,
+    Piece,
+    Prompt,
+    Sampling,
+    TokenLogprobs,
+    check_prompt,
+)
+from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.visible import Visible
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.model.load import LoadedModel
@@ -70,7 +79,10 @@ class LoopEngine(Engine):
 
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
         began = time.perf_counter()
+        if sampling.n > 1:
+            raise UnsupportedError(f"n={sampling.n}: this engine writes one answer to a prompt at a time")
         ids = self._fitting(prompt)
+        sampling.check_vocabulary(self.loaded.model.get_input_embeddings().num_embeddings)
         return Stream(lambda cancelled: self._run(ids, sampling, cancelled, began))
 
     def explore(self, prompt: Prompt) -> Exploration:
@@ -78,7 +90,7 @@ class LoopEngine(Engine):
             raise UnsupportedError(f"{self.model} has layers that do not see all of the text: it cannot be explored")
         ids = self._fitting(prompt)
         kept, reused, logits = self._read(ids)
-        choose(logits, Sampling(), torch.Generator())  # raises where the model computed no numbers
+        self._choose(logits, Draw(Source(Sampling())))  # raises where the model computed no numbers
         return Exploration(self, kept.cache, len(ids), reused, torch.log_softmax(logits, dim=-1))
 
     def forward_tree(
@@ -108,20 +120,23 @@ class LoopEngine(Engine):
     ) -> Generator[Piece, None, Completion]:
         visible = Visible(sampling.stop)
         out: list[int] = []
+        logprobs: list[TokenLogprobs] = []
         reason: FinishReason = "cancelled"
         ttft, reused, held = 0.0, 0, 0
         if not cancelled.is_set():
             limit = min(sampling.max_tokens, self.context_length - len(ids))
-            random = randomness(sampling)
+            ends = sampling.ends(self.loaded.end_tokens)
+            source = Source(sampling, ids, ends)
             kept, reused, logits = self._read(ids)
             while True:
-                token = choose(logits, sampling, random)
+                token, its_logprobs = self._choose(logits, Draw(source, out))
                 out.append(token)
+                logprobs += its_logprobs
                 ttft = ttft or time.perf_counter() - began
-                ended = token in self.loaded.end_tokens
+                ended = token in ends
                 final = ended or len(out) == limit
-                piece = visible.update(self.decode(out), final=final)
-                yield Piece(piece, token)
+                show = visible.pass_over if len(out) <= sampling.min_tokens else visible.update
+                yield Piece(show(self.decode(out), final=final), token, logprobs=its_logprobs)
                 if ended or visible.stopped:
                     reason = "stop"
                     break
@@ -134,7 +149,15 @@ class LoopEngine(Engine):
             held = bytes_of(kept.cache)
         timing = Timing(ttft=ttft, total=time.perf_counter() - began)
         usage = Usage(prompt_tokens=len(ids), reused_tokens=reused, generated_tokens=len(out), kv_bytes=held)
-        return Completion(visible.text, tuple(out), reason, timing, usage)
+        return Completion(visible.text, tuple(out), reason, timing, usage, tuple(logprobs))
+
+    def _choose(self, logits: torch.Tensor, draw: Draw) -> tuple[int, Sequence[TokenLogprobs]]:
+        """A token for `logits` [vocab], with its log-probabilities where they were asked for."""
+        sampled = sample(logits[None], [draw])
+        (token,), (logprobs,) = sampled.tokens, sampled.logprobs
+        if token is None:
+            raise ModelError("the model computed values that are not numbers: try dtype float32 or another model")
+        return token, (logprobs,) if logprobs else ()
 
     def _read(self, ids: list[int]) -> tuple[Kept, int, torch.Tensor]:
         """Prefill: a cache with the KV of `ids`, how many were reused, and the logits [vocab] after the last."""
