@@ -186,7 +186,7 @@ def check_prompts(prompts: Sequence[Prompt]) -> None:
 
 
 def _all(values: object, kind: type | UnionType) -> bool:
-    """Whether `values` is a collection of nothing but `kind`; a text is none, and neither True nor False is a number."""
+    """Whether `values` is a collection of `kind` alone. A text is no collection, True and False are no numbers."""
     if isinstance(values, str) or not isinstance(values, Collection):
         return False
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
