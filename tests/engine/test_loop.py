@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from longreach.engine import Engine, Message
 from longreach.engine.kv import BufferLayer, Kept, PastPrompts, bytes_of, common
 from longreach.engine.loop import LoopEngine
-from longreach.errors import InputError, ModelError, PromptTooLongError
+from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 
 STORY = "Once upon a time, there was a little girl"
 tokens = st.lists(st.integers(3, 511), min_size=1, max_size=40)
@@ -251,3 +251,53 @@ def test_bytes_of_a_cache_are_those_of_its_buffers(storyteller: LoopEngine) -> N
 def test_sampling_is_checked_before_anything_is_computed(storyteller: LoopEngine) -> None:
     with pytest.raises(InputError, match="top_p"):
         storyteller.stream(STORY, top_p=2.0)
+
+
+def test_stop_tokens_end_an_answer_and_end_tokens_may_be_ignored(storyteller: LoopEngine) -> None:
+    from dataclasses import replace
+
+    plain = storyteller.generate([STORY], max_tokens=12)[0].token_ids
+    done = storyteller.generate([STORY], max_tokens=12, stop_token_ids=[plain[5]])[0]
+    assert done.token_ids == plain[: plain.index(plain[5]) + 1]
+    assert done.finish_reason == "stop"
+    ending = LoopEngine(replace(storyteller.loaded, end_tokens=frozenset({plain[5]})), reuse_bytes=0)
+    assert ending.generate([STORY], max_tokens=12)[0].token_ids == done.token_ids
+    assert ending.generate([STORY], max_tokens=12, ignore_eos=True)[0].token_ids == plain
+
+
+def test_an_answer_does_not_end_before_its_least_tokens(storyteller: LoopEngine) -> None:
+    plain = storyteller.generate([STORY], max_tokens=40)[0]
+    stop = plain.text[5:8]
+    done = storyteller.generate([STORY], max_tokens=40, stop=[stop, "."], min_tokens=40)[0]
+    assert (done.text, done.finish_reason) == (plain.text, "length")
+    first = plain.token_ids[2]
+    later = storyteller.generate([STORY], max_tokens=40, stop_token_ids=[first], min_tokens=10)[0].token_ids
+    assert len(later) > 10
+    assert first not in later[:10]
+
+
+def test_logprobs_are_those_of_the_model_for_every_token(storyteller: LoopEngine) -> None:
+    ids = storyteller.encode(STORY)
+    stream = storyteller.stream(STORY, max_tokens=5, temperature=1.0, seed=2, top_k=3, logprobs=2)
+    told = [entry for piece in stream for entry in piece.logprobs]
+    done = stream.completion
+    assert tuple(told) == done.logprobs
+    for at, (token, entry) in enumerate(zip(done.token_ids, told, strict=True)):
+        own = alone(storyteller, [*ids, *done.token_ids[:at]]).log_softmax(-1)
+        assert entry.chosen.token_id == token
+        assert entry.chosen.logprob == pytest.approx(own[token].item(), abs=1e-3)
+        assert [x.token_id for x in entry.likeliest] == own.topk(2).indices.tolist()
+
+
+def test_penalties_and_bias_change_what_is_written(storyteller: LoopEngine) -> None:
+    plain = storyteller.generate([STORY], max_tokens=40)[0].token_ids
+    assert plain[0] not in storyteller.generate([STORY], max_tokens=40, logit_bias={plain[0]: -100})[0].token_ids
+    penalised = storyteller.generate([STORY], max_tokens=40, frequency_penalty=2.0)[0].token_ids
+    assert len(set(penalised)) > len(set(plain))
+
+
+def test_what_the_loop_cannot_do_is_said_at_once(storyteller: LoopEngine) -> None:
+    with pytest.raises(UnsupportedError, match="n=2"):
+        storyteller.stream(STORY, n=2)
+    with pytest.raises(InputError, match="vocabulary"):
+        storyteller.stream(STORY, logit_bias={512: 1.0})

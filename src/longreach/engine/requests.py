@@ -80,7 +80,8 @@ class Sampling:
             raise InputError(f"stop_token_ids={self.stop_token_ids!r} must be a list of token ids, 0 or more")
         if self.min_tokens > self.max_tokens:
             raise InputError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
-        if not _all(self.logit_bias, int) or any(token < 0 for token in self.logit_bias):
+        tokens = self.logit_bias
+        if not (isinstance(tokens, Mapping) and _all(tokens, int)) or any(token < 0 for token in tokens):
             raise InputError(f"logit_bias={self.logit_bias!r} must be a table from token ids, 0 or more, to numbers")
         for token, bias in self.logit_bias.items():
             if not (_all([bias], int | float) and -100 <= bias <= 100):
