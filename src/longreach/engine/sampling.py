@@ -83,11 +83,13 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> Drawn:
         uniforms = [one.source.uniforms[len(one.output)] for one in chosen]
         drawn = invert(_shaped(take(adjusted, random), chosen), uniforms)
         tokens = put(tokens, random, drawn)
+    known = torch.where(sound, tokens, -1)
     asked = {row: one.source.sampling.logprobs for row, one in enumerate(draws)}
     wanted = {row: most for row, most in asked.items() if most is not None}
-    most = max(wanted.values(), default=0)
-    values, ids = log_probabilities(take(raw, list(wanted)), take(tokens, list(wanted)), most)
-    return Drawn(torch.where(sound, tokens, -1), wanted, values, ids)
+    if not wanted:
+        return Drawn(known, {}, raw.new_empty((0, 1)), tokens.new_empty((0, 1)))
+    of = list(wanted)
+    return Drawn(known, wanted, *log_probabilities(take(raw, of), take(tokens, of), max(wanted.values())))
 
 
 def distribution(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
