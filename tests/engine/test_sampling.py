@@ -165,6 +165,12 @@ def test_logprobs_are_the_models_own_whatever_is_changed_or_cut() -> None:
     ]
 
 
+def test_a_small_vocabulary_has_fewer_likeliest_tokens_than_were_asked_for() -> None:
+    draws = [Draw(Source(Sampling(logprobs=most))) for most in (20, 1, 20)]
+    found = sample(torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]]), draws).logprobs
+    assert [[x.token_id for x in row.likeliest] for row in found if row] == [[1, 0], [0], [0, 1]]
+
+
 def test_half_precision_is_drawn_as_its_float32() -> None:
     logits = logits_of([1, 2]).bfloat16()
     draws = [draw_of((KINDS[7], [1], seed, 0)) for seed in range(2)]

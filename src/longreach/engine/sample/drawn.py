@@ -47,7 +47,7 @@ class Drawn:
         each = self.ids.shape[1]
         for at, (row, most) in enumerate(self.asked.items()):
             if tokens[row] is not None:
-                start, end = at * each, at * each + 1 + most
+                start, end = at * each, at * each + min(1 + most, each)
                 pairs = zip(values[start:end], ids[start:end], strict=True)
                 own, *likeliest = [Logprob(value, int(token)) for value, token in pairs]
                 logprobs[row] = TokenLogprobs(own, tuple(likeliest))
