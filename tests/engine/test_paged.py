@@ -189,3 +189,76 @@ def test_a_model_that_was_taught_no_chat_is_given_plain_turns(storyteller: Paged
 def test_sampling_is_checked_before_anything_is_computed(storyteller: PagedEngine) -> None:
     with pytest.raises(InputError, match="top_p"):
         storyteller.stream(STORY, top_p=2.0)
+
+
+def test_stop_tokens_end_an_answer_and_end_tokens_may_be_ignored(storyteller: PagedEngine) -> None:
+    from dataclasses import replace
+
+    plain = storyteller.generate([STORY], max_tokens=12)[0].token_ids
+    done = storyteller.generate([STORY], max_tokens=12, stop_token_ids=[plain[5]])[0]
+    assert done.token_ids == plain[: plain.index(plain[5]) + 1]
+    assert done.finish_reason == "stop"
+    ending = PagedEngine(replace(storyteller.loaded, end_tokens=frozenset({plain[5]})), reuse=False, kv_bytes=32 << 20)
+    assert ending.generate([STORY], max_tokens=12)[0].token_ids == done.token_ids
+    assert ending.generate([STORY], max_tokens=12, ignore_eos=True)[0].token_ids == plain
+
+
+def test_an_answer_does_not_end_before_its_least_tokens(storyteller: PagedEngine) -> None:
+    plain = storyteller.generate([STORY], max_tokens=40)[0]
+    stop = plain.text[5:8]
+    done = storyteller.generate([STORY], max_tokens=40, stop=[stop, "."], min_tokens=40)[0]
+    assert (done.text, done.finish_reason) == (plain.text, "length")
+    first = plain.token_ids[2]
+    later = storyteller.generate([STORY], max_tokens=40, stop_token_ids=[first], min_tokens=10)[0].token_ids
+    assert len(later) > 10
+    assert first not in later[:10]
+
+
+def test_logprobs_are_those_of_the_model_for_every_token(storyteller: PagedEngine, original: Any) -> None:
+    ids = storyteller.encode(STORY)
+    stream = storyteller.stream(STORY, max_tokens=5, temperature=1.0, seed=2, top_k=3, logprobs=2)
+    told = [entry for piece in stream for entry in piece.logprobs]
+    done = stream.completion
+    assert tuple(told) == done.logprobs
+    for at, (token, entry) in enumerate(zip(done.token_ids, told, strict=True)):
+        with torch.inference_mode():
+            own = original(torch.tensor([[*ids, *done.token_ids[:at]]])).logits[0, -1].log_softmax(-1)
+        assert entry.chosen.token_id == token
+        assert entry.chosen.logprob == pytest.approx(own[token].item(), abs=1e-3)
+        assert [x.token_id for x in entry.likeliest] == own.topk(2).indices.tolist()
+
+
+def test_penalties_and_bias_change_what_is_written(storyteller: PagedEngine) -> None:
+    plain = storyteller.generate([STORY], max_tokens=40)[0].token_ids
+    assert plain[0] not in storyteller.generate([STORY], max_tokens=40, logit_bias={plain[0]: -100})[0].token_ids
+    penalised = storyteller.generate([STORY], max_tokens=40, frequency_penalty=2.0)[0].token_ids
+    assert len(set(penalised)) > len(set(plain))
+
+
+def test_tokens_that_are_not_there_cannot_be_biased(storyteller: PagedEngine) -> None:
+    with pytest.raises(InputError, match="vocabulary"):
+        storyteller.stream(STORY, logit_bias={512: 1.0})
+
+
+def test_samples_share_their_prompts_pages_and_are_as_if_alone(storyteller: PagedEngine) -> None:
+    engine = fresh(storyteller)
+    options: dict[str, Any] = {"max_tokens": 20, "temperature": 1.0, "seed": 5}
+    done = engine.generate([STORY], n=3, **options)[0]
+    assert len(done.samples) == 3
+    assert len({sample.token_ids for sample in done.samples}) == 3
+    assert [sample.usage.reused_tokens for sample in done.samples][1:] == [len(engine.encode(STORY)) - 1] * 2
+    pieces = list(engine.stream(STORY, n=3, **options))
+    for number, sample in enumerate(done.samples):
+        assert tuple(piece.token_id for piece in pieces if piece.sample == number) == sample.token_ids
+    assert engine.generate([STORY], **options)[0].token_ids == done.token_ids
+
+
+@pytest.mark.thorough
+def test_in_a_batch_of_sixteen_every_answer_is_as_if_alone(storyteller: PagedEngine, reference: list[int]) -> None:
+    engine = fresh(storyteller, reuse=False)
+    others = [storyteller.encode(STORY)[:1] + [395 + at, 317, 426 + at] * (1 + at) for at in range(15)]
+    want = [engine.generate([prompt], max_tokens=60)[0].token_ids for prompt in others]
+    streams = [engine.stream(STORY, max_tokens=200), *[engine.stream(prompt, max_tokens=60) for prompt in others]]
+    assert list(streams[0].finish().token_ids) == reference
+    assert [stream.finish().token_ids for stream in streams[1:]] == want
+    assert engine.pool.used == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from longreach.engine import Engine, Message
+from longreach.engine import Engine, Logprob, Message, TokenLogprobs
 from longreach.errors import InputError, ModelError, NetworkError, PromptTooLongError, UnsupportedError
 
 HELLO = [Message("system", "Be kind."), Message("user", "Hello?")]
@@ -27,18 +27,25 @@ class Server:
     error: dict[str, Any] = field(default_factory=dict)
     models_status: int = 200
     breaks_off: bool = False
+    gives: int = 1
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
     asked: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     url: str = ""
 
     def events(self, path: str) -> list[dict[str, Any]]:
-        def event(text: str, finish: str | None) -> dict[str, Any]:
+        def event(text: str, finish: str | None, index: int = 0, told: dict[str, Any] | None = None) -> dict[str, Any]:
             said = {"delta": {"content": text}} if "chat" in path else {"text": text}
-            choice = {"index": 0, "finish_reason": finish, **said}
+            choice = {"index": index, "finish_reason": finish, "logprobs": told, **said}
             return {"id": "x", "object": "chunk", "created": 0, "model": "one", "choices": [choice]}
 
-        found = [event(piece, None) for piece in self.pieces]
+        told = self.logprobs or [None] * len(self.pieces)
+        found = [
+            event(piece if index == 0 else piece.upper(), None, index, entry)
+            for piece, entry in zip(self.pieces, told, strict=True)
+            for index in range(self.gives)
+        ]
         if self.finish:
-            found.append(event("", self.finish))
+            found += [event("", self.finish, index) for index in range(self.gives)]
         if self.usage:
             found.append({**event("", None), "choices": [], "usage": self.usage})
         return found
@@ -110,6 +117,84 @@ def test_a_fragment_chooses_the_model_and_a_text_is_continued(server: Server) ->
     path, body, _ = server.asked[-1]
     assert path == "/v1/completions"
     assert (body["prompt"], body["model"], body["temperature"]) == ("Once", "two", 0.5)
+
+
+def test_options_beyond_openais_go_by_the_names_that_servers_take(server: Server) -> None:
+    changed: dict[str, Any] = {
+        "top_k": 5,
+        "min_p": 0.1,
+        "typical_p": 0.9,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.5,
+        "stop_token_ids": [4, 5],
+        "ignore_eos": True,
+        "min_tokens": 2,
+    }
+    Engine.load(server.url).generate([HELLO], logit_bias={7: -1.5}, logprobs=2, **changed)
+    body = server.asked[-1][1]
+    assert {name: body[name] for name in changed} == changed
+    assert body["repeat_penalty"] == 1.1
+    assert body["logit_bias"] == {"7": -1.5}
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
+    Engine.load(server.url).generate(["Once"], logprobs=2)
+    assert server.asked[-1][1]["logprobs"] == 2
+    assert "top_logprobs" not in server.asked[-1][1]
+
+
+def test_what_stands_at_its_default_is_left_to_the_server(server: Server) -> None:
+    Engine.load(server.url).generate([HELLO])
+    body = server.asked[-1][1]
+    assert set(body) == {"model", "messages", "max_tokens", "temperature", "top_p", "stream", "stream_options"}
+
+
+def test_several_samples_come_side_by_side(server: Server) -> None:
+    server.gives = 2
+    stream = Engine.load(server.url).stream(HELLO, n=2, stop=["WORL"])
+    texts = ["", ""]
+    for piece in stream:
+        texts[piece.sample] += piece.text
+    assert server.asked[-1][1]["n"] == 2
+    assert texts == ["Hello world", "HELLO "] == [done.text for done in stream.completion.samples]
+    assert [done.finish_reason for done in stream.completion.samples] == ["stop", "stop"]
+    server.usage = {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28}
+    usages = [done.usage for done in Engine.load(server.url).generate([HELLO], n=2)[0].samples]
+    assert [(usage.prompt_tokens, usage.generated_tokens) for usage in usages] == [(20, 4), (20, 4)]
+
+
+def test_a_server_that_gives_fewer_samples_than_asked_for_is_an_error(server: Server) -> None:
+    with pytest.raises(UnsupportedError, match="1 of n=3"):
+        Engine.load(server.url).generate([HELLO], n=3)
+
+
+def test_logprobs_of_messages_and_of_texts_are_read_alike(server: Server) -> None:
+    server.pieces = ["Hel", "lo"]
+    tops = [[("Hel", -0.5), ("Hi", -1.0)], [("la", -0.1), ("lo", -2.0)]]
+    own = [("Hel", -0.5), ("lo", -2.0)]
+    want = tuple(
+        TokenLogprobs(Logprob(value, text=token), tuple(Logprob(v, text=t) for t, v in top))
+        for (token, value), top in zip(own, tops, strict=True)
+    )
+
+    def entry(token: str, value: float) -> dict[str, Any]:
+        return {"token": token, "logprob": value, "bytes": None}
+
+    server.logprobs = [
+        {"content": [{**entry(*one), "top_logprobs": [entry(*other) for other in top]}]}
+        for one, top in zip(own, tops, strict=True)
+    ]
+    stream = Engine.load(server.url).stream(HELLO, logprobs=2)
+    assert tuple(entry for piece in stream for entry in piece.logprobs) == want == stream.completion.logprobs
+    server.logprobs = [
+        {"tokens": [token], "token_logprobs": [value], "top_logprobs": [dict(reversed(top))], "text_offset": [0]}
+        for (token, value), top in zip(own, tops, strict=True)
+    ]
+    assert Engine.load(server.url).generate(["Once"], logprobs=2)[0].logprobs == want
+
+
+def test_a_stop_string_does_not_end_an_answer_before_its_least_tokens(server: Server) -> None:
+    engine = Engine.load(server.url)
+    assert engine.generate([HELLO], stop=["l"], min_tokens=2)[0].text == "Hello wor"
 
 
 def test_a_model_that_the_server_lacks_is_an_error_that_lists_what_it_has(server: Server) -> None:

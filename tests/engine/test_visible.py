@@ -55,3 +55,20 @@ def test_nothing_comes_after_a_stop_string() -> None:
     assert visible.update("ab") == "a"
     assert visible.update("abc", final=True) == ""
     assert visible.text == "a"
+
+
+@given(texts, texts, stops)
+def test_what_is_passed_over_is_shown_at_once_and_never_searched(first: str, second: str, stop: list[str]) -> None:
+    visible = Visible(stop)
+    assert visible.pass_over(first) == first
+    visible.update(first + second, final=True)
+    ends = [at for at in (second.find(s) for s in stop) if at >= 0]
+    assert visible.text == first + second[: min(ends, default=len(second))]
+    assert visible.stopped == bool(ends)
+
+
+def test_half_a_character_is_not_passed_over() -> None:
+    visible = Visible()
+    assert visible.pass_over("a" + BROKEN) == "a"
+    assert visible.pass_over("aé") == "é"
+    assert visible.pass_over("aé" + BROKEN, final=True) == BROKEN

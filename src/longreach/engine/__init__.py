@@ -1,6 +1,17 @@
 """Engines: prompts in, a stream of tokens out."""
 
 from longreach.engine.engine import Engine, Stream
-from longreach.engine.requests import ROOT, Completion, Message, Piece, Prompt, Sampling
+from longreach.engine.requests import ROOT, Completion, Logprob, Message, Piece, Prompt, Sampling, TokenLogprobs
 
-__all__ = ["ROOT", "Completion", "Engine", "Message", "Piece", "Prompt", "Sampling", "Stream"]
+__all__ = [
+    "ROOT",
+    "Completion",
+    "Engine",
+    "Logprob",
+    "Message",
+    "Piece",
+    "Prompt",
+    "Sampling",
+    "Stream",
+    "TokenLogprobs",
+]

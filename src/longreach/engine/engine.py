@@ -9,6 +9,7 @@ from threading import Event
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from longreach.engine.options import takes_options
 from longreach.engine.requests import Completion, Piece, Prompt, Sampling, check_prompts
 from longreach.errors import UnsupportedError
 
@@ -148,31 +149,14 @@ class Engine(ABC):
         model's probabilities cannot be had."""
         raise UnsupportedError(f"{self.model} does not show its probabilities: use a model that is loaded here")
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> Stream:
+    @takes_options(Sampling)
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """The answer to `prompt`, piece by piece: see `Sampling` for the options and their errors."""
-        return self.start(prompt, Sampling(max_tokens, temperature, top_p, seed, stop))
+        return self.start(prompt, sampling)
 
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        max_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int | None = None,
-        stop: Sequence[str] = (),
-    ) -> list[Completion]:
+    @takes_options(Sampling)
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """The answers to `prompts`, in their order: see `Sampling` for the options and their errors."""
         check_prompts(prompts)
-        sampling = Sampling(max_tokens, temperature, top_p, seed, stop)
         streams = [self.start(prompt, sampling) for prompt in prompts]
         return [stream.finish() for stream in streams]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -12,11 +13,12 @@ from typing import Any
 from urllib.parse import urldefrag, urlsplit
 
 from longreach.engine.engine import Engine, Stream
-from longreach.engine.requests import Completion, FinishReason, Message, Piece, Prompt, Sampling, check_prompt
-from longreach.engine.visible import Visible
+from longreach.engine.remote_options import server_options
+from longreach.engine.remote_sample import RemoteSample
+from longreach.engine.requests import Completion, Message, Piece, Prompt, Sampling, check_prompt
 from longreach.errors import InputError, ModelError, NetworkError, PromptTooLongError, UnsupportedError
 from longreach.model import embedded
-from longreach.types import Timing, Usage
+from longreach.types import Usage
 
 DEFAULT_CONTEXT = 8192
 """Tokens, where the server does not tell."""
@@ -70,52 +72,43 @@ class RemoteEngine(Engine):
     def _run(
         self, prompt: Prompt, sampling: Sampling, cancelled: Event, began: float
     ) -> Generator[Piece, None, Completion]:
-        visible = Visible(sampling.stop)
-        reason: FinishReason = "cancelled"
-        text, ttft, pieces, told = "", 0.0, 0, None
+        samples = [RemoteSample(at, sampling, began) for at in range(sampling.n)]
+        told = None
         if not cancelled.is_set():
             with self._errors(), self._ask(prompt, sampling) as answer, self._errors(self._broken):
                 for event in answer:
                     if event.usage:
                         told = event.usage
-                    said, ended = _said(event)
-                    if said:
-                        ttft = ttft or time.perf_counter() - began
-                        text += said
-                        pieces += 1
-                        yield Piece(visible.update(text), None)
-                    if ended:
-                        reason = "length" if ended == "length" else "stop"
-                    if visible.stopped:
-                        reason = "stop"
+                    for choice in event.choices:
+                        if choice.index < len(samples):
+                            yield from samples[choice.index].take(choice)
+                    ended = all(sample.reason != "cancelled" for sample in samples)
+                    if ended and any(sample.visible.stopped for sample in samples):
                         break
-                    if cancelled.is_set() and reason == "cancelled":
+                    if cancelled.is_set() and not ended:
                         break
                 else:
-                    # The end of the stream without a reason is a server that broke off, told from a finished answer.
-                    if reason == "cancelled":
-                        raise NetworkError(self._broken)
-        if reason != "cancelled":
-            rest = visible.update(text, final=True)
-            if rest:
-                yield Piece(rest, None)
-        timing = Timing(ttft=ttft, total=time.perf_counter() - began)
-        return Completion(visible.text, (), reason, timing, self._usage(told, prompt, pieces))
+                    self._check_whole(samples)
+        for sample in samples:
+            yield from sample.rest()
+        first, *others = (
+            sample.completion(self._usage(told, prompt, sample.pieces, len(samples))) for sample in samples
+        )
+        return replace(first, others=tuple(others))
+
+    def _check_whole(self, samples: Sequence[RemoteSample]) -> None:
+        """Raises where the server has said all that it says, and that is not what was asked for."""
+        ended = [sample for sample in samples if sample.reason != "cancelled"]
+        silent = [sample for sample in samples if sample.reason == "cancelled" and not sample.pieces]
+        if ended and silent and len(ended) + len(silent) == len(samples):
+            raise UnsupportedError(f"the server at {self._base} gave {len(ended)} of n={len(samples)} answers: set n=1")
+        # The end of the stream without a reason is a server that broke off, told from a finished answer.
+        if len(ended) < len(samples):
+            raise NetworkError(self._broken)
 
     @contextmanager
     def _ask(self, prompt: Prompt, sampling: Sampling) -> Iterator[Iterator[Any]]:
-        options: dict[str, Any] = {
-            "model": self._name,
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if sampling.seed is not None:
-            options["seed"] = sampling.seed
-        if sampling.stop:
-            options["stop"] = list(sampling.stop)
+        options = {"model": self._name, **server_options(sampling, chat=not isinstance(prompt, str))}
         ask: Callable[..., Any]
         if isinstance(prompt, str):
             ask = self._client.completions.create
@@ -150,7 +143,7 @@ class RemoteEngine(Engine):
             raise ModelError(f"the server at {self._base} has no model {wanted!r}; it has: {known}")
         return wanted, _context_of(found)
 
-    def _usage(self, told: Any, prompt: Prompt, pieces: int) -> Usage:
+    def _usage(self, told: Any, prompt: Prompt, pieces: int, samples: int) -> Usage:
         if told is None:
             parts = [prompt] if isinstance(prompt, str) else [m.content for m in prompt if isinstance(m, Message)]
             return Usage(prompt_tokens=sum(map(self.count, parts)), generated_tokens=pieces)
@@ -158,7 +151,8 @@ class RemoteEngine(Engine):
         return Usage(
             prompt_tokens=told.prompt_tokens or 0,
             reused_tokens=(details.cached_tokens or 0) if details else 0,
-            generated_tokens=told.completion_tokens or 0,
+            # The server counts all answers together.
+            generated_tokens=(told.completion_tokens or 0) if samples == 1 else pieces,
         )
 
     @cached_property
@@ -214,15 +208,6 @@ class RemoteEngine(Engine):
     @property
     def _asked(self) -> str:
         return getattr(self, "_name", "its models")
-
-
-def _said(event: Any) -> tuple[str, str | None]:
-    """The text of one event of a stream, and the reason if the answer ended with it."""
-    if not event.choices:
-        return "", None
-    choice = event.choices[0]
-    text = choice.text if hasattr(choice, "text") else choice.delta.content
-    return text or "", choice.finish_reason
 
 
 def _context_of(model: Any) -> int:

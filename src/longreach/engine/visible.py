@@ -34,7 +34,14 @@ class Visible:
             end = min(found)
         else:
             end = len(settled) if final else len(settled) - self._held(settled)
-        piece = settled[self._shown : end]
+        return self._show(settled, end)
+
+    def pass_over(self, text: str, *, final: bool = False) -> str:
+        """As `update` for text in which no stop string counts, not even its beginning: the answer may not end yet."""
+        return self._show(text, len(text if final else text.rstrip(BROKEN)))
+
+    def _show(self, text: str, end: int) -> str:
+        piece = text[self._shown : end]
         self._shown += len(piece)
         self.text += piece
         return piece

@@ -43,6 +43,11 @@ class Sequence:
         """How many pages all streams have together."""
         return sum(int((segment.table >= 0).sum()) for segment in self.segments)
 
+    @property
+    def room(self) -> int:
+        """How many tokens more the tail has pages for."""
+        return 0 if self.sealed else self.segments[-1].room
+
     def add(self, segment: Segment) -> None:
         """Let a sealed segment, whose hold passes to the sequence, be the next; the text goes on behind it."""
         self.segments.append(segment)
