@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import Any
 
 from longreach.answer import Quote
-from longreach.corpus.sentences import sentences
+from longreach.corpus.sentences import sentences, trim
 from longreach.types import Document, Passage
 
 ENOUGH = 0.5
@@ -74,7 +74,7 @@ def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     """The sentence of `text` around `[start, end)`, or the sentences where it reaches over several."""
     spans = [span for span in sentences(Document("", text)) if span[1] > start and span[0] < end]
     first, last = (spans[0][0], spans[-1][1]) if spans else (start, end)
-    return _trim(text, min(first, start), max(last, end))
+    return trim(text, min(first, start), max(last, end))
 
 
 _Window = tuple[Passage, int, int, float, frozenset[str]]
@@ -84,7 +84,7 @@ def _windows(passages: Sequence[Passage]) -> list[_Window]:
     """Each sentence of each passage, and each pair of neighbours, with its words."""
     windows: list[_Window] = []
     for passage in passages:
-        spans = [_trim(passage.chunk.text, start, end) for start, end in sentences(Document("", passage.chunk.text))]
+        spans = [trim(passage.chunk.text, start, end) for start, end in sentences(Document("", passage.chunk.text))]
         spans = [(start, end) for start, end in spans if start < end]
         alone = [(start, end, 0.0) for start, end in spans]
         pairs = [(a[0], b[1], PAIR_COST) for a, b in pairwise(spans)]
@@ -128,14 +128,6 @@ def _best(claim: str, asked: set[str], windows: Sequence[_Window], rarity: _Rari
         if best is None or rank > best:
             best, found = rank, Quote(passage, start, end, share)
     return found
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
 
 
 @cache
