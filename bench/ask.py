@@ -37,7 +37,6 @@ from longreach.types import Answer, Document
 
 UNTOUCHED = 400
 """Questions of the seeded shuffle that were looked at while the prompts were written."""
-COLD_RUNS = 3
 QUESTIONS = ROOT / "bench" / "docs_questions.jsonl"
 
 
@@ -80,7 +79,9 @@ def measure(options: Options) -> Result:
                     }
                 )
         library.close()
-        cold = [] if options.quick else [cold_start(path, pack["queries"][query]) for query in asked[:COLD_RUNS]]
+        cold = (
+            [] if options.quick else [cold_start(path, pack["queries"][query]) for query in asked[: options.extra.cold]]
+        )
     bars = [at_least(f"verbatim quotes, {row['answer']}", float(row["verbatim"] or 0), 1.0) for row in rows]
     notes = [f"{len(asked)} questions over {len(docs):,} passages, model {options.extra.model}; times in seconds"]
     if cold:
@@ -185,9 +186,10 @@ def plain(text: str) -> str:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--removed", type=int, default=50, help="how many to ask again without their gold passages")
+    parser.add_argument("--cold", type=int, default=3, help="how many processes to start for the cold figure")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--answer", nargs="+", default=["rank_spans", "generate(max_tokens=48)"], help="specs")
-    parser.add_argument("--least", nargs="*", type=float, default=[3.5, 4.5], help="refuse below these scores as well")
+    parser.add_argument("--least", nargs="*", type=float, default=[2.5, 4.5], help="refuse below these scores as well")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from threading import Event
 import pytest
 
 from hashed import HashingEncoder
-from longreach.answer.support import content_words
 from longreach.engine import Completion, Engine, Message, Piece, Prompt, Sampling, Stream
 from longreach.errors import InputError, PromptTooLongError
 from longreach.library import Library
 from longreach.reader import NOT_TOLD, Found, Reader
 from longreach.types import Answer, Timing, Usage
+from longreach.words import content_words
 
 PUMP = "# Pump\n\nThe pump turns at 900 rpm. Tighten its bolts to 25 Nm; more than that cracks the housing.\n"
 LAKE = "Lake Baikal is a rift lake in southern Siberia. It is the deepest lake of the world.\n"
@@ -66,7 +66,7 @@ def library(tmp_path: Path) -> Iterator[Library]:
 
 
 def ask(library: Library, text: str, question: str = "How tight are the pump's bolts?", **options: object) -> Answer:
-    return Reader(library, Scripted(text), answer="generate", least_similarity=0).ask(question, **options)  # type: ignore[arg-type]
+    return Reader(library, Scripted(text), answer="generate", least_relevance=-1).ask(question, **options)  # type: ignore[arg-type]
 
 
 def test_a_supported_answer_is_cited_to_the_character(library: Library) -> None:

@@ -29,12 +29,11 @@ from longreach.answer import answerers
 from longreach.answer.kinds import mismatch
 from longreach.answer.span_answerer import Choice, SpanAnswerer, nearness
 from longreach.answer.spans import Span, SpanSearch, Start
-from longreach.answer.support import content_words
+from longreach.context.relevance import similarities
 from longreach.types import Passage
+from longreach.words import content_words
 
 LOG_P, LOG_STOP, WORDS, COSINE, NEARNESS, ECHO, MISMATCH = 0.45, 0.79, 0.40, 9.44, 2.03, -1.20, -0.97
-UNKNOWN_COSINE = 0.55
-"""What passages count as whose similarity the retriever does not tell: usual for one that holds the answer."""
 
 
 @answerers.register("rank_spans")
@@ -48,13 +47,14 @@ class RankSpans(SpanAnswerer):
     max_tokens: int = 12
     width: int = 12
     max_nodes: int = 60
-    least: float = 2.5
+    least: float = 1.0
 
     def choose(self, question: str, passages: Sequence[Passage], search: SpanSearch) -> Choice | None:
         found: list[Span] = []
         while len(search.exploration) < self.max_nodes and search.bound > -math.inf:
             found += search.step(min(self.width, self.max_nodes - len(search.exploration)))
-        cosines = _cosines(passages)
+        told = similarities([passage.hit for passage in passages])
+        cosines = {passage.number: cosine for passage, cosine in zip(passages, told, strict=True)}
         scored = [(score(question, span, start, cosines), span, start) for span in found for start in span.starts]
         best, span, start = max(scored, key=lambda entry: entry[0], default=(-math.inf, None, None))
         if span is None or start is None or best < self.least:
@@ -76,10 +76,3 @@ def score(question: str, span: Span, start: Start, cosines: dict[int, float]) ->
         + ECHO * echo
         + MISMATCH * mismatch(question, said)
     )
-
-
-def _cosines(passages: Sequence[Passage]) -> dict[int, float]:
-    told = [passage.hit.scores["dense"] for passage in passages if "dense" in passage.hit.scores]
-    # A retriever that tells some tells the highest: the others are at most as similar as the least of these.
-    rest = min(told, default=UNKNOWN_COSINE)
-    return {passage.number: passage.hit.scores.get("dense", rest) for passage in passages}

@@ -9,10 +9,11 @@ from itertools import chain
 
 from longreach.answer import Draft, Quote
 from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
-from longreach.answer.support import content_words, sentence_around
+from longreach.answer.support import sentence_around
 from longreach.context.assemble import assemble_examples
 from longreach.engine import Engine
 from longreach.types import Passage, Usage
+from longreach.words import content_words
 
 
 @dataclass(frozen=True, slots=True)

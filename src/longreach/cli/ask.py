@@ -133,7 +133,7 @@ def _reader(library: Any, settings: Settings) -> Any:
         answer=settings.answer,
         k=settings.k,
         prompt_tokens=settings.prompt_tokens,
-        least_similarity=settings.least_similarity,
+        least_relevance=settings.least_relevance,
     )
 
 
