@@ -86,6 +86,14 @@ def test_an_answer_that_the_passages_do_not_hold_is_not_given(library: Library) 
     assert answer.passages
 
 
+def test_where_nothing_is_relevant_the_model_is_not_asked_and_the_nearest_are_named(library: Library) -> None:
+    engine = Scripted("Tighten the bolts to 25 Nm.")
+    answer = Reader(library, engine, answer="generate").ask("Who sings tenor tonight?")
+    assert (answer.found, answer.text, list(answer.passages)) == (False, NOT_TOLD, [])
+    assert engine.prompts == []
+    assert {hit.document.id for hit in answer.nearest} == {"pump", "lake"}
+
+
 def test_a_stream_tells_the_passages_then_the_text_then_the_answer(library: Library) -> None:
     events = list(Reader(library, Scripted("Tighten to 25 Nm."), answer="generate").stream("How tight are the bolts?"))
     assert isinstance(events[0], Found)

@@ -21,6 +21,8 @@ from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Ti
 
 NOT_TOLD = "The documents do not tell."
 """The answer where the passages hold no support for one."""
+NEAREST = 3
+"""How many of the best hits an answer names beside what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,7 @@ class Reader:
             found=found,
             citations=citations,
             passages=passages,
+            nearest=hits[:NEAREST],
             timing=Timing(search=searched, ttft=ttft or total, total=total),
             usage=draft.usage,
             model=self.engine.model,

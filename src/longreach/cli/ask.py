@@ -146,13 +146,11 @@ def _show(answer: Answer) -> None:
         place = escape(str(citation.place))
         out.print(f"  [bold][{number}][/] [cyan]{escape(shown_path(source or citation.document))}[/][dim], {place}[/]")
         out.print(Text("      ").append(_highlighted(citation, answer.text)))
-    if not answer.found and answer.passages:
+    if not answer.found and answer.nearest:
         out.print("  [dim]Nearest passages:[/]")
-        for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score)[:3]:
-            source = shown_path(passage.hit.document.source or passage.hit.document.id)
-            out.print(
-                f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]"
-            )
+        for hit in answer.nearest:
+            source = shown_path(hit.document.source or hit.document.id)
+            out.print(f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, hit.chunk.section))}[/]")
     usage, timing = answer.usage, answer.timing
     note(
         f"\n  {answer.model} · {len(answer.passages)} passages · {usage.prompt_tokens} prompt tokens, "

@@ -41,7 +41,7 @@ def doctor(model: options.Model = None, library: options.Library = None, as_json
         "library": _library(settings),
     }
     report["speed"] = _speed(settings)
-    report["advice"] = _advice(report, settings)
+    report["advice"] = advice_on(report, settings)
     if as_json:
         print_json(report)
         return
@@ -128,7 +128,8 @@ def _speed(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _advice(report: dict[str, Any], settings: Settings) -> list[str]:
+def advice_on(report: dict[str, Any], settings: Settings) -> list[str]:
+    """What stands out in a report of `doctor`, a sentence each."""
     advice = []
     device = report["device"]
     if device["chosen"] == "cpu":
