@@ -64,11 +64,12 @@ def measure(options: Options) -> Result:
         posed = posed[::8] if options.quick else posed
         rows: list[Row] = []
         for spec in options.extra.answer:
-            reader = Reader(library, engine, answer=spec)
+            given = {"answer": spec, "least_relevance": options.extra.least_relevance}
+            reader = Reader(library, engine, **given)
             reader.ask("What is this?")  # the first forward of a process pays for set-up
             answers = [reader.ask(pack["queries"][query]) for query in asked]
-            without = [Reader(removed, engine, answer=spec).ask(pack["queries"][query]) for query in some]
-            told = [Reader(manual, engine, answer=spec).ask(question["question"]) for question in posed]
+            without = [Reader(removed, engine, **given).ask(pack["queries"][query]) for query in some]
+            told = [Reader(manual, engine, **given).ask(question["question"]) for question in posed]
             for name, raised in at_each_least(spec, options.extra.least):
                 kept = [raised(answer) for answer in answers]
                 rows.append(
@@ -78,7 +79,8 @@ def measure(options: Options) -> Result:
                         **of_docs(posed, [raised(answer) for answer in told]),
                     }
                 )
-        library.close()
+        for opened in (library, removed, manual):
+            opened.close()
         cold = (
             [] if options.quick else [cold_start(path, pack["queries"][query]) for query in asked[: options.extra.cold]]
         )
@@ -187,9 +189,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--removed", type=int, default=50, help="how many to ask again without their gold passages")
     parser.add_argument("--cold", type=int, default=3, help="how many processes to start for the cold figure")
+    parser.add_argument("--least-relevance", type=float, default=0.4, help="the reader's; -1 reads all hits")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--answer", nargs="+", default=["rank_spans", "generate(max_tokens=48)"], help="specs")
-    parser.add_argument("--least", nargs="*", type=float, default=[2.5, 4.5], help="refuse below these scores as well")
+    parser.add_argument("--least", nargs="*", type=float, default=[3.5, 4.5], help="refuse below these scores as well")
 
 
 if __name__ == "__main__":

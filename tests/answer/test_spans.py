@@ -116,9 +116,7 @@ def test_an_extracted_answer_stands_in_its_passage_and_its_quote(storyteller, sp
 
 
 def test_a_span_without_enough_behind_it_is_no_answer(storyteller) -> None:
-    run = answerers.make("rank_spans(least=2.5)").answer(
-        "What is the torque?", [passage(1, STORY, cosine=0.0)], storyteller
-    )
+    run = answerers.make("rank_spans").answer("What is the torque?", [passage(1, STORY, cosine=0.0)], storyteller)
     with pytest.raises(StopIteration) as end:
         next(run)
     assert (end.value.value.text, list(end.value.value.quotes)) == ("", [])

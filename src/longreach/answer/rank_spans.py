@@ -47,7 +47,7 @@ class RankSpans(SpanAnswerer):
     max_tokens: int = 12
     width: int = 12
     max_nodes: int = 60
-    least: float = 1.0
+    least: float = 2.5
 
     def choose(self, question: str, passages: Sequence[Passage], search: SpanSearch) -> Choice | None:
         found: list[Span] = []
