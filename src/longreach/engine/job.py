@@ -70,6 +70,13 @@ class Job:
         """All that is known of the text."""
         return self.prompt + self.output
 
+    def ahead(self, count: int) -> list[int]:
+        """The next `count` tokens whose KV is missing."""
+        if self.done >= len(self.prompt):
+            first = self.done - len(self.prompt)
+            return self.output[first : first + count]
+        return self.tokens[self.done : self.done + count]
+
     @property
     def missing(self) -> int:
         """Tokens whose KV is not computed yet; their last one gives the next token."""

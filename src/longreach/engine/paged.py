@@ -27,7 +27,7 @@ from longreach.engine.scheduler import Scheduler
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.prefix import PrefixCache
-from longreach.model.bridge import Bridge
+from longreach.model.bridge import Bridge, Products
 from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
 
@@ -38,7 +38,7 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `scheduler` and `pool` may be looked at.
+    `products`: see `Bridge.quicken`. `scheduler` and `pool` may be looked at.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class PagedEngine(Engine):
         step_tokens: int | None = None,
         reuse: bool = True,
         preemption: Literal["recompute", "swap"] = "recompute",
+        products: Products = "own",
     ) -> None:
         self.loaded = loaded
         self.model = loaded.name
@@ -57,6 +58,7 @@ class PagedEngine(Engine):
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self.bridge = Bridge(loaded.model)
+        self.bridge.quicken(products)
         self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size)
         self.scheduler = Scheduler(
             self.pool,
