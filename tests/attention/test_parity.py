@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
 from longreach.attention.paged import PlainStep
 from longreach.attention.step import Step, begin
 from longreach.attention.strided import StridedStep
+from longreach.kv.compact import drop
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
@@ -103,6 +105,27 @@ def test_a_moved_segment_equals_reading_it_where_it_is_used(family: str, kind: t
     for token in tokens(3, 4).split(1):
         one, other = read(bridge, kind, [(moved, token), (there, token)])
         assert (one - other).abs().max() < TOLERANCE
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "smollm3"])
+def test_the_kernels_equal_the_definition_in_a_model(family: str, kernels: Any) -> None:
+    """Chunks, decodes of several sequences, moved segments and streams of different lengths, all at once."""
+    from longreach.attention.triton_step import TritonStep
+
+    bridge, found = bridge_of(family), []
+    for kind in (PlainStep, TritonStep):
+        pool = pool_of(bridge, 800)
+        one, other, source = (sequence_of(bridge, pool) for _ in range(3))
+        read(bridge, kind, [(source, tokens(21, 2)), (one, tokens(18, 3))])
+        segment = source.share(19)[0]
+        segment.shift = 40
+        other.add(segment)
+        drop(one, lambda layer: [torch.arange(layer + head, 18, 2) for head in range(bridge.shapes.kv_heads)])
+        logits = read(bridge, kind, [(one, tokens(5, 4)), (other, tokens(1, 5)), (source, tokens(1, 6))])
+        logits += read(bridge, kind, [(one, tokens(1, 7)), (other, tokens(1, 8)), (source, tokens(9, 9))])
+        found.append(torch.cat(logits))
+    assert (found[0] - found[1]).abs().max() < TOLERANCE
 
 
 def test_what_cannot_be_moved_is_detected() -> None:

@@ -41,7 +41,9 @@ def network(family: str, dtype: torch.dtype = torch.float32, **changes: Any) -> 
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**FAMILIES[family], **changes}), dtype=dtype)
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **{**FAMILIES[family], **changes}), dtype=dtype
+    )
     for name, weight in model.named_parameters():
         if weight.ndim == 1:
             weight.data.add_(0.2 * torch.randn_like(weight))
@@ -131,7 +133,10 @@ def test_fewer_operations_are_left() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     model = network("llama")
     before = steps(own(model), PIECES)
-    taken = sum(weight.untyped_storage().nbytes() for weight in {w.untyped_storage().data_ptr(): w for w in model.parameters()}.values())
+    taken = sum(
+        weight.untyped_storage().nbytes()
+        for weight in {w.untyped_storage().data_ptr(): w for w in model.parameters()}.values()
+    )
     names = [name for name, _ in model.named_parameters()]
     implementation = model.config._attn_implementation
     quicken(model)
@@ -144,7 +149,10 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_a_layer_that_decides_by_numbers_is_run_as_it_is() -> None:
-    changes = {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}, "max_position_embeddings": 16}
+    changes = {
+        "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+        "max_position_embeddings": 16,
+    }
     long = [list(range(10)), [5], list(range(20)), [8]]
     wanted = steps(own(network("llama", **changes)), long)
     fast = quicken(network("llama", **changes))
@@ -244,7 +252,7 @@ def test_rounded_weights_give_nearly_the_numbers_of_the_model(few: Any, many: An
     assert fast.quick
     found = steps(fast, PIECES)
     alike = torch.cosine_similarity(torch.cat(wanted, 1).flatten(), torch.cat(found, 1).flatten(), dim=0)
-    assert 0 < apart(wanted, found)
+    assert apart(wanted, found) > 0
     assert alike > (0.98 if few == "int4" else 0.999)
     assert fast.bytes > 0
 

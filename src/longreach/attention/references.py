@@ -57,7 +57,9 @@ def turns_of(rotation: Rotation, shifts: Many[Many[int]], device: torch.device) 
     """Turns for sequences with these `shifts` a slot."""
     slots = max(len(own) for own in shifts)
     padded = torch.tensor([[*own, *[0] * (slots - len(own))] for own in shifts])
-    angles = padded[..., None].double() * rotation.frequencies
+    # A layer without positions turns one pair by nothing: kernels want one.
+    frequencies = rotation.frequencies if len(rotation.frequencies) else torch.zeros(1, dtype=torch.float64)
+    angles = padded[..., None].double() * frequencies
     cosines, sines = (x.float().contiguous().to(device) for x in (angles.cos(), angles.sin()))
     return Turns(cosines, sines, padded.int().to(device))
 

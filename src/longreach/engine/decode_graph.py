@@ -37,6 +37,7 @@ class DecodeGraphs:
         self._pool = pool
         self._buffers: _Buffers | None = None
         self._graphs: dict[tuple[int, int], _Graph] = {}
+        self.last: _Graph | None = None
 
     def run(self, rows: Many[Row], tokens: Many[int]) -> torch.Tensor:
         """Logits `[rows, vocab]` after the new tokens; valid until the next run."""
@@ -47,9 +48,9 @@ class DecodeGraphs:
         key = (_rounded(len(rows)), max(64, _rounded(width)))
         if key not in self._graphs:
             self._graphs[key] = _Graph(self._bridge, self._pool, buffers, *key)
-        graph = self._graphs[key]
-        graph.graph.replay()
-        return graph.logits[: len(rows)]
+        self.last = self._graphs[key]
+        self.last.graph.replay()
+        return self.last.logits[: len(rows)]
 
     def _room(self, rows: int, width: int, slots: int) -> _Buffers:
         known = self._buffers

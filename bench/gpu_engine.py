@@ -1,0 +1,201 @@
+"""The engine on a GPU, with the shape of Llama-3-8B and random weights: decoding, many requests at once, a long prompt.
+
+Beside each figure stands the physical limit: bytes that must be read over the bandwidth of copies, operations over the
+rate of products, both measured on an H100 (2.96 TB/s, 750 TFLOP/s in bfloat16).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from harness import Bar, Options, Result, Row, at_least, at_most, run
+from longreach.engine.paged import PagedEngine
+from longreach.engine.requests import Sampling
+from longreach.model.load import LoadedModel
+
+COPIES, PRODUCTS = 2.96e12, 750e12
+SHAPE = {
+    "vocab_size": 128256,
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 140000,
+}
+TINY = {**SHAPE, "vocab_size": 512, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4} | {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+class Letters:
+    """Stands in for a tokenizer: token ids are all that is measured."""
+
+    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) % 100 for letter in text]}
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "x" * len(ids)
+
+
+def random_model(shape: dict[str, int], device: str, dtype: torch.dtype, **options: Any) -> Any:
+    """A Llama with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**shape, rope_parameters={"rope_theta": 500000.0, "rope_type": "default"})
+    torch.manual_seed(0)
+    torch.set_default_dtype(dtype)
+    with torch.device(device):
+        model: Any = LlamaForCausalLM._from_config(config, **options) if options else LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    return model.eval().requires_grad_(False)
+
+
+def engine_of(model: Any, kv_bytes: int, **options: Any) -> PagedEngine:
+    """An engine around a model that came from nowhere."""
+    weight = next(model.parameters())
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    loaded = LoadedModel("random", model, Letters(), frozenset(), "", 140000, weight.device, weight.dtype, size)
+    return PagedEngine(loaded, kv_bytes=kv_bytes, reuse=False, **options)
+
+
+def prompt(n: int, seed: int = 0) -> list[int]:
+    """`n` token ids."""
+    made = torch.Generator().manual_seed(seed)
+    return [int(token) for token in torch.randint(3, 500, (n,), generator=made)]
+
+
+def same_tokens(device: str) -> bool:
+    """Whether a small model in float32 writes what transformers writes, several requests at once."""
+    exact = random_model(TINY, device, torch.float32, attn_implementation="eager")
+    engine = engine_of(random_model(TINY, device, torch.float32), 256 << 20)
+    for weights in (exact, engine.loaded.model):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for weight in weights.parameters():
+                weight.copy_(torch.randn_like(weight) * (0.15 if weight.dim() > 1 else 1.0))
+    prompts = [prompt(n, n) for n in (5, 70, 200)]
+    found = [list(done.token_ids) for done in engine.generate(prompts, max_tokens=150)]
+    wanted = []
+    for ids in prompts:
+        given = torch.tensor([ids], device=device)
+        options = {"max_new_tokens": 150, "do_sample": False, "attention_mask": torch.ones_like(given)}
+        wanted.append(exact.generate(given, **options)[0, len(ids) :].tolist())
+    agree = [sum(a == b for a, b in zip(x, y, strict=False)) for x, y in zip(found, wanted, strict=True)]
+    print("greedy tokens like transformers, of 150:", agree, flush=True)
+    return found == wanted
+
+
+def decode(engine: PagedEngine, context: int, tokens: int = 24) -> tuple[float, float, float]:
+    """Seconds of the prefill, of a token as a caller sees it, and of a step on the device alone."""
+    began = time.perf_counter()
+    stream = engine.stream(prompt(context), max_tokens=tokens + 8)
+    next(stream)
+    first = time.perf_counter() - began
+    for _ in range(6):
+        next(stream)
+    seconds = []
+    for _ in range(tokens):
+        began = time.perf_counter()
+        next(stream)
+        seconds.append(time.perf_counter() - began)
+    device = replayed(engine)
+    stream.cancel()
+    return first, statistics.median(seconds), device
+
+
+def replayed(engine: PagedEngine, times: int = 10) -> float:
+    """Seconds of a replay of the graph that was used last; 0 where there is none."""
+    graphs = engine._runner._graphs
+    if graphs is None or graphs.last is None:
+        return 0.0
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(times):
+        graphs.last.graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1e3 / times
+
+
+def throughput(engine: PagedEngine, requests: int, low: int, high: int, new: int) -> tuple[float, int]:
+    """Seconds for all requests, and how many tokens they wrote."""
+    lengths = [low + (high - low) * at // max(1, requests - 1) for at in range(requests)]
+    prompts = [prompt(length, length) for length in lengths]
+    sampling = Sampling(max_tokens=new)
+    began = time.perf_counter()
+    streams = [engine.start(ids, sampling) for ids in prompts]
+    written = sum(len(stream.finish().token_ids) for stream in streams)
+    return time.perf_counter() - began, written
+
+
+def measure(options: Options) -> Result:
+    if not torch.cuda.is_available() and not options.extra.rehearse:
+        return Result([], [], ["there is no GPU here: nothing was measured"])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = TINY if options.extra.rehearse else SHAPE
+    rows: list[Row] = []
+    bars: list[Bar] = [at_least("tokens like transformers' own", int(same_tokens(device)), 1)]
+    began = time.perf_counter()
+    model = random_model(shape, device, torch.bfloat16)
+    engine = engine_of(model, (26 << 30) if device == "cuda" else 256 << 20)
+    quick = engine.bridge.fast is not None
+    print(f"ready in {time.perf_counter() - began:.1f} s, quick form: {quick}", flush=True)
+    weights = engine.loaded.bytes - model.get_input_embeddings().weight.nbytes
+    entry = (
+        2
+        * 2
+        * shape["num_hidden_layers"]
+        * shape["num_key_value_heads"]
+        * (shape["hidden_size"] // shape["num_attention_heads"])
+    )
+    long = 131072 if device == "cuda" and not options.quick else 2048
+    decode(engine, 300, 4)
+    for context, bar in ((1024, 7.0), (long, 13.0)):
+        prefill, token, step = decode(engine, context)
+        limit = 1e3 * (weights + context * entry) / COPIES
+        row: Row = {
+            "what": f"decode, 1 x {context:,}",
+            "ms": round(1e3 * token, 2),
+            "ms on the device": round(1e3 * step, 2),
+        }
+        rows.append({**row, "limit ms": round(limit, 2), "tokens/s": round(1 / token, 1)})
+        print(rows[-1], "prefill", round(prefill, 2), flush=True)
+        bars.append(at_most(f"decode at {context:,}, ms", round(1e3 * token, 2), bar))
+        if context == long:
+            operations = (
+                2 * (weights / 2) * context + 2 * context**2 * shape["hidden_size"] * shape["num_hidden_layers"]
+            )
+            row = {"what": f"prefill of {context:,}", "ms": round(1e3 * prefill), "ms on the device": None}
+            rows.append({**row, "limit ms": round(1e3 * operations / PRODUCTS), "tokens/s": round(context / prefill)})
+            bars.append(at_most(f"prefill of {context:,}, s", round(prefill, 2), 14.0))
+    requests = 64 if device == "cuda" else 4
+    for turn in ("first", "again"):
+        seconds, written = throughput(engine, requests, 128, 1024, 128 if device == "cuda" else 8)
+        rate = round(written / seconds)
+        row = {
+            "what": f"{requests} requests, {turn}",
+            "ms": round(1e3 * seconds),
+            "ms on the device": round(1e3 * replayed(engine), 2),
+        }
+        rows.append({**row, "limit ms": None, "tokens/s": rate})
+        print(rows[-1], flush=True)
+    bars.append(at_least("64 requests, tokens/s", rate, 3400))
+    return Result(
+        rows, bars, [f"Llama-3-8B's shape, bfloat16, {device}; 64 requests of 128 to 1,024 prompt tokens, 128 new each"]
+    )
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rehearse", action="store_true", help="a tiny model, on any device: whether it runs at all")
+
+
+if __name__ == "__main__":
+    run("gpu_engine", measure, about=__doc__ or "", arguments=arguments)
