@@ -156,7 +156,7 @@ class _Graph:
     """One captured step."""
 
     def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int) -> None:
-        step = _GraphStep(bridge, pool, buffers, rows, width)
+        self._step = step = _GraphStep(bridge, pool, buffers, rows, width)  # kept: the graph reads its tensors
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):

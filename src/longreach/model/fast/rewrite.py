@@ -53,9 +53,7 @@ def rotate_quickly(graph: fx.Graph) -> None:
         x, cos, sin, half = found
         if sin not in signed:
             with graph.inserting_after(sin):
-                sign = constant(graph, torch.cat((-torch.ones(half), torch.ones(half))))
-            with graph.inserting_after(sign):
-                signed[sin] = graph.call_function(_signed, (sin, sign))
+                signed[sin] = graph.call_function(_signed, (sin, half))
         with graph.inserting_before(node):
             plain = graph.call_function(torch.mul, (x, cos))
             swapped = graph.call_function(torch.roll, (x, half, -1))
@@ -64,8 +62,8 @@ def rotate_quickly(graph: fx.Graph) -> None:
     _drop_unused(graph)
 
 
-def _signed(sin: Tensor, sign: Tensor) -> Tensor:
-    return sin * sign.to(sin)
+def _signed(sin: Tensor, half: int) -> Tensor:
+    return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
 def _rotation(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
