@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from longreach.engine.loop import LoopEngine
+    from longreach.engine.paged import PagedEngine
 
 # Tests run side by side: networks of theirs must not fight for the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -28,14 +28,23 @@ def stories() -> Path:
 
 
 @pytest.fixture(scope="session")
-def storyteller(stories: Path) -> LoopEngine:
+def storyteller(stories: Path) -> PagedEngine:
     """stories260k in float32, its past prompts shared by the tests: none may depend on what is kept."""
     from longreach.engine import Engine
-    from longreach.engine.loop import LoopEngine
+    from longreach.engine.paged import PagedEngine
 
     engine = Engine.load(str(stories), device="cpu", dtype="float32")
-    assert isinstance(engine, LoopEngine)
+    assert isinstance(engine, PagedEngine)
     return engine
+
+
+@pytest.fixture(scope="session")
+def original(stories: Path) -> Any:
+    """The same model with transformers' own attention, to compare with."""
+    from transformers import AutoModelForCausalLM
+
+    load: Any = AutoModelForCausalLM.from_pretrained
+    return load(stories, attn_implementation="eager").eval()
 
 
 @pytest.fixture(scope="session")

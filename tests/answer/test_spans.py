@@ -30,7 +30,7 @@ def passage(number: int, text: str, cosine: float = 0.6) -> Passage:
     return Passage(number, Hit(chunk, info, 1.0, {"dense": cosine}), text)
 
 
-def all_spans(engine, prompt, passages, max_tokens) -> dict[tuple[int, ...], float]:
+def all_spans(original, engine, prompt, passages, max_tokens) -> dict[tuple[int, ...], float]:
     """Every span's tokens with its log p, each computed alone by a whole forward."""
     import torch
 
@@ -42,7 +42,7 @@ def all_spans(engine, prompt, passages, max_tokens) -> dict[tuple[int, ...], flo
             if tokens in worth:
                 continue
             with torch.inference_mode():
-                logits = engine.loaded.model(torch.tensor([[*prompt, *tokens]])).logits[0].float()
+                logits = original(torch.tensor([[*prompt, *tokens]])).logits[0].float()
             steps = logits.log_softmax(-1)
             at = len(prompt) - 1
             log_p = sum(float(steps[at + i, token]) for i, token in enumerate(tokens))
@@ -51,10 +51,10 @@ def all_spans(engine, prompt, passages, max_tokens) -> dict[tuple[int, ...], flo
 
 
 @pytest.mark.parametrize("width", [1, 4, 64])
-def test_extract_finds_the_most_probable_of_all_spans(storyteller, width: int) -> None:
+def test_extract_finds_the_most_probable_of_all_spans(original, storyteller, width: int) -> None:
     prompt = storyteller.encode("Tim went to the park. He looked for")
     passages = [passage(1, STORY), passage(2, "He found the ball in the tree.")]
-    worth = all_spans(storyteller, prompt, passages, 6)
+    worth = all_spans(original, storyteller, prompt, passages, 6)
     search = SpanSearch(
         storyteller.explore(prompt), starts_of(passages, storyteller.tokenize, 6), stops_of(storyteller)
     )
@@ -63,10 +63,10 @@ def test_extract_finds_the_most_probable_of_all_spans(storyteller, width: int) -
     assert best.log_p == pytest.approx(max(worth.values()), abs=1e-4)
 
 
-def test_a_search_to_its_end_finds_every_span_once_at_its_own_probability(storyteller) -> None:
+def test_a_search_to_its_end_finds_every_span_once_at_its_own_probability(original, storyteller) -> None:
     prompt = storyteller.encode("Once upon a time")
     passages = [passage(1, "A red ball, a big ball."), passage(2, "Tim (a boy) ran.")]
-    worth = all_spans(storyteller, prompt, passages, 5)
+    worth = all_spans(original, storyteller, prompt, passages, 5)
     starts = starts_of(passages, storyteller.tokenize, 5)
     search = SpanSearch(storyteller.explore(prompt), starts, stops_of(storyteller))
     found: list[Span] = []

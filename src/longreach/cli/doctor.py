@@ -102,7 +102,7 @@ def _speed(settings: Settings) -> dict[str, Any]:
 
     try:
         began = time.perf_counter()
-        engine = Engine.load(settings.model, offline=True, reuse_bytes=0)
+        engine = Engine.load(settings.model, offline=True, kv_bytes=64 << 20)
         loaded = time.perf_counter() - began
         text = "The quick brown fox jumps over the lazy dog. " * PREFILL_TOKENS
         prompt = engine.encode(text)[: min(PREFILL_TOKENS, engine.context_length // 2)]

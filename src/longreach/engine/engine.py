@@ -24,9 +24,14 @@ class Stream:
     is left alone computes nothing and frees what it holds when it is collected.
     """
 
-    def __init__(self, run: Callable[[Event], Generator[Piece, None, Completion]]) -> None:
+    def __init__(
+        self,
+        run: Callable[[Event], Generator[Piece, None, Completion]],
+        on_cancel: Callable[[], None] = lambda: None,
+    ) -> None:
         # The run is given the event and not the stream: without a cycle it is freed as soon as nobody holds the stream.
         self._cancelled = Event()
+        self._on_cancel = on_cancel
         self._pieces = run(self._cancelled)
         self._completion: Completion | None = None
 
@@ -52,6 +57,7 @@ class Stream:
     def cancel(self) -> None:
         """End the stream before its next piece; `completion` then says "cancelled", unless it had ended already."""
         self._cancelled.set()
+        self._on_cancel()
 
     def finish(self) -> Completion:
         """Take all pieces that are left and give the completion."""
@@ -88,13 +94,14 @@ class Engine(ABC):
         dtype: str | None = None,
         offline: bool | None = None,
         api_key: str | None = None,
-        reuse_bytes: int = 512 << 20,
+        kv_bytes: int | None = None,
         report: Callable[[str], None] | None = None,
     ) -> Engine:
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
-        What is not given comes from the settings. `reuse_bytes` is how much KV of past prompts is kept for reuse, 0 for
-        none; `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
+        What is not given comes from the settings. `kv_bytes` is the memory for keys and values, of all requests
+        together and of past ones kept for reuse (None: what suits the machine); `report` is told what is being
+        fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
         """
         from longreach.config import load_settings
 
@@ -103,7 +110,7 @@ class Engine(ABC):
             from longreach.engine.remote import RemoteEngine
 
             return RemoteEngine(settings.model, api_key=settings.api_key, cache=settings.cache)
-        from longreach.engine.loop import LoopEngine
+        from longreach.engine.paged import PagedEngine
         from longreach.model.load import load
 
         loaded = load(
@@ -114,7 +121,7 @@ class Engine(ABC):
             offline=settings.offline,
             report=report,
         )
-        return LoopEngine(loaded, reuse_bytes=reuse_bytes)
+        return PagedEngine(loaded, kv_bytes=kv_bytes)
 
     @abstractmethod
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
@@ -151,4 +158,5 @@ class Engine(ABC):
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[Completion]:
         """The answers to `prompts`, in their order: see `Sampling` for the options and their errors."""
         check_prompts(prompts)
-        return [self.start(prompt, sampling).finish() for prompt in prompts]
+        streams = [self.start(prompt, sampling) for prompt in prompts]
+        return [stream.finish() for stream in streams]

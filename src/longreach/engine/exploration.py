@@ -13,26 +13,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from longreach.engine.kv import bytes_of
+from longreach.attention.tree import Tree
 from longreach.engine.requests import ROOT
 from longreach.errors import InputError, PromptTooLongError
 
 if TYPE_CHECKING:
-    from transformers.cache_utils import Cache
-
-    from longreach.engine.loop import LoopEngine
+    from longreach.engine.paged import PagedEngine
+    from longreach.kv.sequence import Sequence as KVSequence
 
 
 class Exploration:
     """A prompt that was read once. `root` [vocab] holds the log-probabilities of the token after it, in float32;
     `prompt_tokens` is its length, of which `reused_tokens` came from the cache."""
 
-    def __init__(self, engine: LoopEngine, cache: Cache, tokens: int, reused: int, root: torch.Tensor) -> None:
+    def __init__(self, engine: PagedEngine, sequence: KVSequence, reused: int, root: torch.Tensor) -> None:
         self._engine = engine
-        self._cache = cache
+        self.tree = Tree(sequence)
         self._depths: list[int] = []
         self._sees = np.zeros((64, 64), dtype=bool)  # [node, node]: a node sees itself and its ancestors
-        self.prompt_tokens = tokens
+        self.prompt_tokens = sequence.position
         self.reused_tokens = reused
         self.root = root
 
@@ -43,7 +42,8 @@ class Exploration:
     @property
     def kv_bytes(self) -> int:
         """What the KV of the prompt and the nodes takes."""
-        return bytes_of(self._cache)
+        pool = self.tree.sequence.pool
+        return self.tree.sequence.pages * pool.page_bytes + self.tree.nbytes
 
     def expand(self, nodes: Sequence[tuple[int, int]]) -> tuple[list[int], torch.Tensor]:
         """Add nodes, each `(parent, token)`, and give their numbers and log-probabilities [len(nodes), vocab], float32.
@@ -70,8 +70,8 @@ class Exploration:
             if parent != ROOT:
                 self._sees[at, :at] = self._sees[parent, :at]
             self._sees[at, at] = True
-        logits = self._engine.forward_tree(
-            self._cache,
+        logits = self._engine.look(
+            self,
             [token for _, token in nodes],
             [self.prompt_tokens + depth for depth in depths[first:]],
             torch.from_numpy(self._sees[first : len(depths), : len(depths)]),

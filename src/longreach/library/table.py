@@ -108,8 +108,8 @@ class ChunkTable:
 
 
 def schema(dim: int) -> pa.Schema:
-    """The columns of the chunk table. `document` is an ordinal of the catalog, `key` the `text_key` of the text, `about`
-    a JSON list of start, end, tokens, page and section: fetching a row costs by its columns."""
+    """The columns of the chunk table. `document` is an ordinal of the catalog, `key` the `text_key` of the text,
+    `about` a JSON list of start, end, tokens, page and section: fetching a row costs by its columns."""
     import pyarrow as pa
 
     return pa.schema(

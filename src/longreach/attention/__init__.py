@@ -1,0 +1,4 @@
+"""Attention over pages: `attend` is the definition, the other files are quicker equals of it.
+
+Imported only where a model runs.
+"""

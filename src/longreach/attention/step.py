@@ -1,0 +1,104 @@
+"""One step of the engine, as attention sees it: which new tokens belong to which sequence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from longreach.attention.attend import Scores
+from longreach.attention.merge import Part
+from longreach.attention.rotation import Rotation
+from longreach.kv.pool import PagePool
+from longreach.kv.sequence import Sequence
+
+if TYPE_CHECKING:
+    from longreach.kv.segment import Segment
+
+
+class Watcher(Protocol):
+    """Looks at the queries of a sequence as they come by."""
+
+    def see(self, layer: int, query: torch.Tensor, scores: Scores) -> None: ...
+
+
+class Reader(Protocol):
+    """Attends in its own way to what is in the pages, for one token: reads less than everything."""
+
+    def read(self, layer: int, query: torch.Tensor, position: int, scores: Scores, rotation: Rotation) -> Part: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The new tokens `first .. first + count - 1` of a step: they follow `sequence`, whose tail has them from `entry`
+    on, at positions from `position` on."""
+
+    sequence: Sequence
+    first: int
+    count: int
+    position: int
+    entry: int
+    watcher: Watcher | None = None
+    reader: Reader | None = None
+
+    @property
+    def tail(self) -> Segment:
+        """The segment that they are written to."""
+        return self.sequence.segments[-1]
+
+
+class Step(ABC):
+    """New tokens of several sequences on their way through the layers; they were counted in before (`begin`).
+
+    In every layer, `attend` is called once: it writes keys and values to the pages, then attends.
+    """
+
+    def __init__(self, pool: PagePool, rotations: Many[Rotation], rows: Many[Row]) -> None:
+        self.pool = pool
+        self.rotations = rotations
+        self.rows = rows
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
+        """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]` (float32) of `query [tokens, heads, dim]`;
+        `key`, `value` `[tokens, kv_heads, dim]` are those of the new tokens."""
+        parts = []
+        for row in self.rows:
+            own = slice(row.first, row.first + row.count)
+            self.write(layer, row, key[own], value[own])
+            if row.watcher is not None:
+                row.watcher.see(layer, query[own], scores)
+            if row.reader is not None and row.count == 1:
+                parts.append(row.reader.read(layer, query[own], row.position, scores, self.rotations[layer]))
+            else:
+                parts.append(self.row(layer, row, query[own], key[own], value[own], scores))
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
+
+    @abstractmethod
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Put keys and values `[row.count, kv_heads, dim]` into the pages of the row's tail."""
+
+    @abstractmethod
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        """Attention of the new tokens of one sequence, which were written already."""
+
+    @abstractmethod
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
+        """The same for tokens whose keys are not in the pages: `row.sequence` as it is, seen from `row.position` on."""
+
+
+def begin(rows: Many[tuple[Sequence, Many[int]]]) -> list[Row]:
+    """Count new tokens in, sequence by sequence; room was reserved."""
+    found, first = [], 0
+    for sequence, tokens in rows:
+        position = sequence.position
+        entry = sequence.append(tokens)
+        found.append(Row(sequence, first, len(tokens), position, entry))
+        first += len(tokens)
+    return found

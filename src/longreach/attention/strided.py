@@ -1,0 +1,218 @@
+"""A step on a processor: runs of neighbouring pages are read where they lie, as strided tensors; nothing is copied.
+
+Each run is attended to by PyTorch's flash attention, and the parts are merged by their log-sum-exp. What the tokens of
+one prompt see of each other is taken from the step itself and not read back from the pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import torch
+
+from longreach.attention.attend import Scores
+from longreach.attention.merge import Part, merge
+from longreach.attention.step import Row, Step
+from longreach.kv.pool import PagePool
+from longreach.kv.segment import Run, Segment
+
+SPLIT = 512
+"""Entries from which a single token's attention is cut into parts, so that all threads have work."""
+
+
+class StridedStep(Step):
+    """Writes to runs, attends to runs."""
+
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        fresh = _fresh(query, key, value, scores) if row.count > 1 else None
+        return self._row(layer, row, query, fresh, scores)
+
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
+        for run in row.tail.runs(layer):
+            begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
+            if begin < end:
+                own, heads = slice(begin - row.entry, end - row.entry), slice(run.head, run.head + run.heads)
+                for tensor, new in ((self.pool.keys, key), (self.pool.values, value)):
+                    _view(tensor, run, begin - run.first, end - begin).copy_(new[own, heads].transpose(0, 1))
+        if layer == 0:
+            _write_positions(self.pool, row)
+
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
+        return self._row(layer, row, query, None, scores)
+
+    def _row(self, layer: int, row: Row, query: torch.Tensor, fresh: Part | None, scores: Scores) -> Part:
+        """Attention to all runs of the sequence, and what the tokens see of each other (`fresh`)."""
+        heads = row.sequence.heads
+        parts: list[list[Part]] = [[] for _ in range(heads)]  # by their first head
+        together = True
+        for segment in row.sequence.segments:
+            turned = self.rotations[layer].turn(query, -segment.shift)
+            for run in segment.runs(layer):
+                end = row.entry if fresh and segment is row.tail else int(segment.entries[layer, run.head])
+                length = min(end - run.first, run.room)
+                part = _past(self.pool, segment, run, length, turned, row, scores, heads) if length > 0 else None
+                if part is not None:
+                    parts[run.head].append(part)
+                    together &= run.heads == heads
+        if together:
+            whole = [*parts[0], fresh] if fresh else parts[0]
+            return merge(whole) if whole else _nothing(query)
+        return _by_head(parts, fresh, query, heads)
+
+
+def _write_positions(pool: PagePool, row: Row) -> None:
+    """The positions of the new tokens, for all layers at once."""
+    size, table = pool.page_size, row.tail.table
+    at = 0
+    while at < row.count:
+        column, entry = divmod(row.entry + at, size)
+        n = min(size - entry, row.count - at)
+        new = torch.arange(row.position + at, row.position + at + n, dtype=torch.int32)
+        pool.positions[pool.index(table[:, :, column].reshape(-1)), entry : entry + n] = new
+        at += n
+
+
+def _view(tensor: torch.Tensor, run: Run, first: int, length: int) -> torch.Tensor:
+    """Entries of a run as `[heads, length, dim]`."""
+    size, dim = tensor.shape[1:]
+    begin = (run.base * size + first) * dim
+    return tensor.as_strided((run.heads, length, dim), (run.stride * size * dim, dim, 1), begin)
+
+
+def _past(
+    pool: PagePool,
+    segment: Segment,
+    run: Run,
+    length: int,
+    query: torch.Tensor,
+    row: Row,
+    scores: Scores,
+    heads: int,
+) -> Part | None:
+    """Attention of `query [tokens, heads, dim]` to the first `length` entries of a run; None where they see none."""
+    tokens, group = row.count, query.shape[1] // heads
+    low = 0
+    visible = segment.end - 1 <= row.position  # all of it stands before the first query
+    ordered = segment.whole
+    if scores.window is not None and ordered:
+        begins = segment.start + segment.shift + run.first
+        low = max(0, row.position - scores.window + 1 - begins)
+        if low >= length:
+            return None
+        visible &= row.position + tokens - 1 - scores.window < begins + low
+    elif scores.window is not None:
+        visible = False
+    mask = None
+    if not visible or segment.alive is not None:
+        mask = _mask(pool, segment, run, low, length, row, scores)
+    own = query[:, run.head * group : (run.head + run.heads) * group]
+    rows = own.reshape(tokens, run.heads, group, -1).transpose(0, 1).reshape(run.heads, tokens * group, -1)
+    if mask is not None:
+        mask = mask.repeat_interleave(group, 0)
+    keys = _view(pool.keys, run, low, length - low)
+    values = _view(pool.values, run, low, length - low)
+    output, lse = _products(rows, keys, values, scores, mask)
+    output = output.reshape(run.heads, tokens, group, -1).transpose(0, 1).reshape(tokens, run.heads * group, -1)
+    return output, lse.reshape(run.heads, tokens, group).transpose(0, 1).reshape(tokens, run.heads * group)
+
+
+def _mask(pool: PagePool, segment: Segment, run: Run, low: int, length: int, row: Row, scores: Scores) -> torch.Tensor:
+    """`[tokens, length - low]` (bool): which entry which token sees."""
+    size = pool.page_size
+    stored = pool.positions.as_strided((length - low,), (1,), run.base * size + low)
+    at = stored + segment.shift
+    own = torch.arange(row.position, row.position + row.count, dtype=torch.int32)[:, None]
+    seen = at[None] <= own
+    if scores.window is not None:
+        seen &= at[None] > own - scores.window
+    if segment.alive is not None:
+        seen &= torch.from_numpy(segment.alive[run.first + low : run.first + length])[None]
+    return seen
+
+
+def _fresh(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
+    """What the tokens of a step see of each other: themselves and those before, within the window."""
+    tokens, heads, dim = key.shape
+    group = query.shape[1] // heads
+    rows = query.reshape(tokens, heads, group, dim).permute(1, 2, 0, 3)
+    keys = key.transpose(0, 1)[:, None].expand(heads, group, tokens, dim)
+    values = value.transpose(0, 1)[:, None].expand(heads, group, tokens, value.shape[2])
+    if scores.softcap is None and (scores.window is None or scores.window >= tokens):
+        output, lse = _flash(rows, keys, values, scores.scale, causal=True)
+    else:
+        at = torch.arange(tokens)
+        mask = at[None] <= at[:, None]
+        if scores.window is not None:
+            mask &= at[None] > at[:, None] - scores.window
+        output, lse = _products(rows, keys, values, scores, mask)
+    return output.permute(2, 0, 1, 3).reshape(tokens, heads * group, -1), lse.permute(2, 0, 1).reshape(tokens, -1)
+
+
+def _products(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scores: Scores, mask: torch.Tensor | None
+) -> Part:
+    """`query [.., heads, rows, dim]` with `keys`, `values [.., heads, entries, dim]`; `mask [rows, entries]` is true
+    where an entry is seen."""
+    if scores.softcap is None and mask is None:
+        if query.dim() == 3:
+            return _split(query, keys, values, scores.scale)
+        return _flash(query, keys, values, scores.scale)
+    logits = (query @ keys.transpose(-1, -2)).float() * scores.scale
+    if scores.softcap is not None:
+        logits = scores.softcap * torch.tanh(logits / scores.softcap)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    lse = torch.logsumexp(logits, -1)
+    weights = torch.exp(logits - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
+    return weights.to(values.dtype) @ values, lse
+
+
+def _split(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Part:
+    """As `_flash` for `[heads, rows, dim]`; a few rows over many entries are cut so that all threads have work."""
+    heads, entries = keys.shape[0], keys.shape[1]
+    threads = torch.get_num_threads()
+    if query.shape[1] > 16 or entries < SPLIT or heads % threads == 0:
+        output, lse = _flash(query[None], keys[None], values[None], scale)
+        return output[0], lse[0]
+    half = entries // threads
+    cut = half * threads
+    parts = []
+    own = query[None].expand(threads, *query.shape)
+    blocks = [x[:, :cut].view(heads, threads, half, -1).transpose(0, 1) for x in (keys, values)]
+    output, lse = _flash(own, blocks[0], blocks[1], scale)
+    parts += list(zip(output, lse, strict=True))
+    if cut < entries:
+        output, lse = _flash(query[None], keys[None, :, cut:], values[None, :, cut:], scale)
+        parts.append((output[0], lse[0]))
+    return merge(parts)
+
+
+def _flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, causal: bool = False) -> Part:
+    """`[batch, heads, rows, dim]` all; PyTorch's own kernel, which also tells the log-sum-exp."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output, lse = kernel(query, keys, values, 0.0, causal, scale=scale)
+    return output, lse
+
+
+def _nothing(query: torch.Tensor) -> Part:
+    return torch.zeros_like(query), torch.full(query.shape[:2], -torch.inf)
+
+
+def _by_head(parts: Many[Many[Part]], fresh: Part | None, query: torch.Tensor, heads: int) -> Part:
+    """Merged where runs do not all cover all heads: `parts[h]` begin at head `h`."""
+    group = query.shape[1] // heads
+    own: list[list[Part]] = [[] for _ in range(heads)]
+    for head, found in enumerate(parts):
+        for output, lse in found:
+            for at in range(output.shape[1] // group):
+                some = slice(at * group, (at + 1) * group)
+                own[head + at].append((output[:, some], lse[:, some]))
+    merged = []
+    for head in range(heads):
+        some = slice(head * group, (head + 1) * group)
+        if fresh:
+            own[head].append((fresh[0][:, some], fresh[1][:, some]))
+        merged.append(merge(own[head]) if own[head] else _nothing(query[:, some]))
+    return torch.cat([output for output, _ in merged], 1), torch.cat([lse for _, lse in merged], 1)

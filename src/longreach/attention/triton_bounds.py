@@ -1,0 +1,144 @@
+"""Bounds of pages: how great the score of a page's best entry can be, without reading its keys. Importing this imports
+Triton.
+
+Tang et al. 2024, Quest (arXiv 2406.10774): with the least and the greatest value of every channel over a page's keys,
+no entry scores above `sum_d max(q_d * least_d, q_d * greatest_d)`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from longreach.attention.tables import Pages, References, Turns, check
+from longreach.attention.triton_parts import UNSEEN, turned
+
+
+@triton.jit
+def _bound(
+    keys, stored, which, bounds, DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_DIM: tl.constexpr
+):  # fmt: skip
+    page = tl.load(which + tl.program_id(0)).to(tl.int64)
+    entry = tl.arange(0, PAGE)
+    channel = tl.arange(0, BLOCK_DIM)
+    real = channel < DIM
+    written = (tl.load(stored + page * PAGE + entry) != UNSEEN)[:, None]
+    key = tl.load(keys + page * PAGE * DIM + entry[:, None] * DIM + channel[None, :], mask=written & real[None, :])
+    key = key.to(tl.float32)
+    least = tl.min(tl.where(written, key, float("inf")), 0)
+    greatest = tl.max(tl.where(written, key, float("-inf")), 0)
+    to = bounds + page * 2 * DIM + channel
+    tl.store(to, least.to(bounds.dtype.element_ty), mask=real)
+    tl.store(to + DIM, greatest.to(bounds.dtype.element_ty), mask=real)
+
+
+@triton.jit(do_not_specialize=["page_s", "page_h", "slot_s", "slot_h", "count_s", "count_h", "width", "many"])
+def _score(
+    query,
+    bounds,
+    pages,
+    slots,
+    counts,
+    page_s,
+    page_h,
+    slot_s,
+    slot_h,
+    count_s,
+    count_h,
+    cosines,
+    sines,
+    scores,
+    width,
+    many,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    TURNED: tl.constexpr,
+    PAIRS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
+    stream = tl.program_id(0)
+    s = stream // HEADS
+    h = stream % HEADS
+    count = tl.load(counts + s * count_s + h * count_h)
+    channel = tl.arange(0, BLOCK_DIM)
+    real = channel < DIM
+    partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
+    sign = tl.where(channel < PAIRS, 1.0, -1.0)
+    pages += s.to(tl.int64) * page_s + h * page_h
+    slots += s.to(tl.int64) * slot_s + h * slot_h
+    for i in range(tl.program_id(1) * BLOCK, tl.minimum(tl.program_id(1) * BLOCK + BLOCK, width)):
+        inside = i < count
+        page = tl.load(pages + i, mask=inside, other=0).to(tl.int64)
+        slot = tl.load(slots + i, mask=inside, other=0)
+        at = bounds + page * 2 * DIM + channel
+        least = tl.load(at, mask=real & inside, other=0.0).to(tl.float32)
+        greatest = tl.load(at + DIM, mask=real & inside, other=0.0).to(tl.float32)
+        for g in tl.static_range(GROUP):
+            line = query + (stream * GROUP + g) * DIM
+            q = tl.load(line + channel, mask=real, other=0.0).to(tl.float32)
+            if TURNED:
+                crossed = tl.load(line + partner, mask=real, other=0.0).to(tl.float32) * sign
+                of = (s * many + slot) * PAIRS
+                both = turned(q[None, :], crossed[None, :], cosines + of, sines + of, channel, PAIRS)
+                q = tl.sum(both, 0)
+            best = tl.sum(tl.where(real, tl.maximum(q * least, q * greatest), 0.0), 0)
+            to = scores + (stream * GROUP + g).to(tl.int64) * width + i
+            tl.store(to, tl.where(inside, best, float("-inf")))
+
+
+def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
+    """For the pages `which [M]` (int32), store into `bounds [P, 2, D]` the least and the greatest value of each channel
+    over the keys that were written. A page with none gets inf and -inf."""
+    assert bounds.is_contiguous()
+    dim = pages.keys.shape[2]
+    if len(which):
+        _bound[(len(which),)](
+            pages.keys,
+            pages.positions,
+            which,
+            bounds,
+            DIM=dim,
+            PAGE=pages.size,
+            BLOCK_DIM=triton.next_power_of_2(dim),
+            num_warps=4,
+        )
+
+
+def score(
+    query: torch.Tensor, pages: Pages, bounds: torch.Tensor, references: References, turns: Turns
+) -> torch.Tensor:
+    """The greatest product that `query [S, Hq, D]`, turned for each page's slot, can have with a key of each page:
+    float32 `[S, Hq, N]`, before any scale; -inf beyond a stream's count. Raises `UnsupportedError`."""
+    check(query, pages, references, turns)
+    assert bounds.is_contiguous()
+    (sequences, heads), width = references.counts.shape, references.pages.shape[2]
+    scores = query.new_empty(*query.shape[:2], width, dtype=torch.float32)
+    if scores.numel():
+        page, slot, _, count = (references.strides()[2 * i : 2 * i + 2] for i in range(4))
+        _score[(sequences * heads, triton.cdiv(width, 32))](
+            query,
+            bounds,
+            references.pages,
+            references.slots,
+            references.counts,
+            *page,
+            *slot,
+            *count,
+            turns.cosines,
+            turns.sines,
+            scores,
+            width,
+            turns.slots,
+            HEADS=heads,
+            GROUP=query.shape[1] // heads,
+            DIM=query.shape[2],
+            TURNED=turns.slots > 1,
+            PAIRS=max(turns.cosines.shape[2], 1),
+            BLOCK=32,
+            BLOCK_DIM=triton.next_power_of_2(query.shape[2]),
+            num_warps=1,
+        )
+    return scores

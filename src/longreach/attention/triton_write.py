@@ -1,0 +1,90 @@
+"""Write: keys, values and positions of new tokens go to their pages. Importing this imports Triton."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from longreach.attention.tables import Pages
+
+
+@triton.jit(do_not_specialize=["page_t", "page_h"])
+def _write(
+    key,
+    value,
+    position,
+    target_pages,
+    target_entries,
+    page_t,
+    page_h,
+    key_t,
+    value_t,
+    keys,
+    values,
+    stored,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    VALUE_DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_VALUE: tl.constexpr,
+):
+    token = tl.program_id(0).to(tl.int64)
+    head = tl.arange(0, BLOCK_HEADS)
+    channel = tl.arange(0, BLOCK_DIM)
+    value_channel = tl.arange(0, BLOCK_VALUE)
+    page = tl.load(target_pages + token * page_t + head * page_h, mask=head < HEADS, other=-1)
+    to = page.to(tl.int64) * PAGE + tl.load(target_entries + token)
+    real = page >= 0
+    own = real[:, None] & (channel < DIM)[None, :]
+    new = tl.load(key + token * key_t + head[:, None] * DIM + channel[None, :], mask=own)
+    tl.store(keys + to[:, None] * DIM + channel[None, :], new.to(keys.dtype.element_ty), mask=own)
+    own = real[:, None] & (value_channel < VALUE_DIM)[None, :]
+    new = tl.load(value + token * value_t + head[:, None] * VALUE_DIM + value_channel[None, :], mask=own)
+    tl.store(values + to[:, None] * VALUE_DIM + value_channel[None, :], new.to(values.dtype.element_ty), mask=own)
+    at = tl.load(position + token)
+    tl.store(stored + to, tl.zeros([BLOCK_HEADS], tl.int32) + at.to(tl.int32), mask=real)
+
+
+def write(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    position: torch.Tensor,
+    target_pages: torch.Tensor,
+    target_entries: torch.Tensor,
+    pages: Pages,
+) -> None:
+    """Store `key [T, H, D]` and `value [T, H, V]` of tokens at `position [T]` into `pages`: token `t`, head `h` at
+    entry `target_entries[t]` of page `target_pages[t, h]` (int32; below 0: nowhere). No two may go to the same entry.
+
+    Tokens may lie apart in `key` and `value` (as parts of one projection do); heads and channels may not.
+    """
+    tokens, heads, dim = key.shape
+    value_dim = value.shape[2]
+    for tensor in (key, value):
+        assert tensor.stride(2) == 1, "channels lie side by side"
+        assert tensor.stride(1) == tensor.shape[2], "heads lie side by side"
+    if tokens:
+        _write[(tokens,)](
+            key,
+            value,
+            position,
+            target_pages,
+            target_entries,
+            *target_pages.stride(),
+            key.stride(0),
+            value.stride(0),
+            pages.keys,
+            pages.values,
+            pages.positions,
+            HEADS=heads,
+            DIM=dim,
+            VALUE_DIM=value_dim,
+            PAGE=pages.size,
+            BLOCK_HEADS=triton.next_power_of_2(heads),
+            BLOCK_DIM=triton.next_power_of_2(dim),
+            BLOCK_VALUE=triton.next_power_of_2(value_dim),
+            num_warps=4,
+        )

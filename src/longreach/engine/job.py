@@ -1,0 +1,114 @@
+"""A job: one prompt on its way to an answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from dataclasses import dataclass, field
+
+import torch
+
+from longreach.attention.selected import SelectedPages
+from longreach.attention.watch import LastQueries
+from longreach.engine.requests import FinishReason, Piece, Sampling, TokenLogprobs
+from longreach.engine.sampling import Source
+from longreach.engine.visible import Visible
+from longreach.kv.policies import Policy
+from longreach.kv.sequence import Sequence
+from longreach.kv.swap import Swapped
+
+_numbers = itertools.count()
+
+
+@dataclass(eq=False)
+class Job:
+    """`prompt` and `output` are token ids; of both together, the first `done` have their KV in `sequence`. One of
+    `ends` ends the output.
+
+    `priority`: lower comes first. `deadline` and `began` are seconds of `time.perf_counter`. `leader` is another sample
+    of the same prompt, whose pages are shared once it has read it. A job that `looks` reads its prompt, keeps its pages
+    and has the `logits` after it. `compacted` is the length of the output when its KV was last made smaller, -1 before.
+    """
+
+    prompt: list[int]
+    sampling: Sampling
+    limit: int
+    began: float
+    ends: frozenset[int] = frozenset()
+    priority: int = 0
+    deadline: float | None = None
+    policy: Policy | None = None
+    leader: Job | None = None
+    output: list[int] = field(default_factory=list)
+    pieces: deque[Piece] = field(default_factory=deque)
+    reason: FinishReason | None = None
+    error: Exception | None = None
+    sequence: Sequence | None = None
+    swapped: Swapped | None = None
+    done: int = 0
+    reused: int | None = None
+    ttft: float = 0.0
+    ended: float = 0.0
+    kv_bytes: int = 0
+    number: int = field(default_factory=lambda: next(_numbers))
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    looks: bool = False
+    watcher: LastQueries | None = None
+    reader: SelectedPages | None = None
+    compacted: int = -1
+    logits: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.visible = Visible(self.sampling.stop)
+        self.source = Source(self.sampling, self.prompt, self.ends)
+
+    def rank(self) -> tuple[int, float, int]:
+        """Whoever is smaller goes first."""
+        return self.priority, float("inf") if self.deadline is None else self.deadline, self.number
+
+    @property
+    def tokens(self) -> list[int]:
+        """All that is known of the text."""
+        return self.prompt + self.output
+
+    @property
+    def missing(self) -> int:
+        """Tokens whose KV is not computed yet; their last one gives the next token."""
+        return len(self.prompt) + len(self.output) - self.done
+
+    @property
+    def left(self) -> int:
+        """Tokens that the answer may still have."""
+        return self.limit - len(self.output)
+
+    @property
+    def read(self) -> bool:
+        """Whether the prompt's KV is there."""
+        return self.done >= len(self.prompt)
+
+    @property
+    def active(self) -> bool:
+        """Whether tokens may still come."""
+        return self.reason is None and self.error is None
+
+    @property
+    def exact(self) -> bool:
+        """Whether its KV is that of plain attention, so that it may be shared with others."""
+        return self.policy is None
+
+    def begin(self, sequence: Sequence) -> None:
+        """Take over a sequence with the KV of what it shares with earlier texts."""
+        self.sequence = sequence
+        self.done = sequence.position
+        if self.reused is None:
+            self.reused = self.done
+        if self.policy is not None and self.policy.observes:
+            self.watcher = LastQueries(self.policy.observes)
+        if self.policy is not None and self.policy.skips:
+            self.reader = SelectedPages(self.policy, sequence)
+
+    def release(self) -> None:
+        """Let go of all KV."""
+        if self.sequence is not None:
+            self.sequence.release()
+        self.sequence, self.swapped, self.watcher, self.reader, self.done = None, None, None, None, 0

@@ -1,0 +1,41 @@
+"""How much memory keys and values get when nobody says."""
+
+from __future__ import annotations
+
+import torch
+
+from longreach.errors import InputError
+from longreach.kv.pool import PagePool
+from longreach.model.bridge import Shapes
+from longreach.model.load import LoadedModel
+
+SHARE, MOST = 0.25, 4 << 30
+"""On a processor: this share of the memory that is free, and at most so many bytes. Untouched pages cost nothing."""
+SHARE_CUDA = 0.85
+"""On CUDA: of the memory that is free when the weights are loaded."""
+
+
+def pool_for(shapes: Shapes, loaded: LoadedModel, kv_bytes: int | None, page_size: int | None) -> PagePool:
+    """A pool of `kv_bytes`, or of what suits the machine. Raises InputError where it would hold nothing."""
+    size = page_size or (64 if loaded.device.type == "cuda" else 16)
+    entry = (shapes.head_dim + shapes.value_dim) * loaded.dtype.itemsize + 4
+    pages = (_suitable(loaded.device) if kv_bytes is None else kv_bytes) // (entry * size)
+    if pages < shapes.layers * shapes.kv_heads:
+        needed = shapes.layers * shapes.kv_heads * entry * size
+        raise InputError(f"kv_bytes={kv_bytes} holds no token: give at least {needed}")
+    return PagePool(
+        int(pages), size, shapes.head_dim, dtype=loaded.dtype, device=loaded.device, value_dim=shapes.value_dim
+    )
+
+
+def _suitable(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0] * SHARE_CUDA)
+    return min(MOST, int(_free_memory() * SHARE))
+
+
+def _free_memory() -> int:
+    """Bytes that programs can still have."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,295 @@
+"""The engine: many requests at once on one page pool. `schedule -> run -> settle`, again and again.
+
+There is no thread of its own: whoever waits for a token runs the next step, for all. Imported only where a model runs.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Generator, Sequence
+from threading import Event, RLock
+from typing import Literal
+
+import torch
+
+from longreach.engine.chat import encode_chat
+from longreach.engine.engine import Engine, Stream
+from longreach.engine.exploration import Exploration
+from longreach.engine.job import Job
+from longreach.engine.memory import pool_for
+from longreach.engine.requests import Completion, Message, Piece, Prompt, Sampling, TokenLogprobs, check_prompt
+from longreach.engine.runner import Runner
+from longreach.engine.sampling import Draw, sample
+from longreach.engine.scheduler import Scheduler
+from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
+from longreach.kv.policies import Policy, policies
+from longreach.kv.prefix import PrefixCache
+from longreach.model.bridge import Bridge
+from longreach.model.load import LoadedModel
+from longreach.types import Timing, Usage
+
+
+class PagedEngine(Engine):
+    """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
+    of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
+
+    `scheduler` and `pool` may be looked at.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        kv_bytes: int | None = None,
+        page_size: int | None = None,
+        step_tokens: int | None = None,
+        reuse: bool = True,
+        preemption: Literal["recompute", "swap"] = "recompute",
+    ) -> None:
+        self.loaded = loaded
+        self.model = loaded.name
+        self.context_length = loaded.context_length
+        self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
+        self.end_tokens = loaded.end_tokens
+        self.bridge = Bridge(loaded.model)
+        self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size)
+        self.scheduler = Scheduler(
+            self.pool,
+            self.bridge.shapes.layers,
+            self.bridge.shapes.kv_heads,
+            PrefixCache(self.pool) if reuse else None,
+            step_tokens or (8192 if loaded.device.type == "cuda" else 512),
+            preemption=preemption,
+        )
+        self._runner = Runner(self.bridge, self.pool)
+        self._lock = RLock()
+        self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
+
+    def count(self, text: str) -> int:
+        return len(self.tokenize(text))
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        check_prompt(prompt)
+        if isinstance(prompt, str):
+            ids = list(self.loaded.tokenizer(prompt)["input_ids"])
+        elif isinstance(prompt[0], Message):
+            ids = encode_chat(self.loaded.tokenizer, [part for part in prompt if isinstance(part, Message)])
+        else:
+            ids = [part for part in prompt if isinstance(part, int)]
+            size = self.loaded.model.get_input_embeddings().num_embeddings
+            wrong = next((at for at in ids if not 0 <= at < size), None)
+            if wrong is not None:
+                raise InputError(f"there is no token {wrong}: the vocabulary has {size}")
+        if not ids:
+            raise InputError("the prompt is empty")
+        return ids
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+        return str(self.loaded.tokenizer.decode(list(token_ids), **options))
+
+    def start(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        priority: int = 0,
+        timeout: float | None = None,
+        policy: str | Policy | None = None,
+    ) -> Stream:
+        """See `Engine.start`. Lower `priority` goes first; after `timeout` seconds the answer ends where it is;
+        `policy` ("snapkv(budget=0.25)") says what is kept of the KV."""
+        began = time.perf_counter()
+        if sampling.n > 1:
+            raise UnsupportedError(f"n={sampling.n}: this engine writes one answer to a prompt at a time")
+        ids = self._fitting(prompt)
+        sampling.check_vocabulary(self.loaded.model.get_input_embeddings().num_embeddings)
+        limit = min(sampling.max_tokens, self.context_length - len(ids))
+        job = Job(
+            ids,
+            sampling,
+            limit,
+            began,
+            sampling.ends(self.end_tokens),
+            priority,
+            None if timeout is None else began + timeout,
+            policies.make(policy) if isinstance(policy, str) else policy,
+        )
+        self._check_room(len(ids) + limit)
+        with self._lock:
+            self.scheduler.add(job)
+        stream = Stream(lambda cancelled: self._pieces(job, cancelled), on_cancel=lambda: self._drop(job))
+        weakref.finalize(stream, self._dropped.append, job)
+        return stream
+
+    def explore(self, prompt: Prompt) -> Exploration:
+        if any(window is not None for window in self.bridge.shapes.windows):
+            raise UnsupportedError(f"{self.model} has layers that do not see all of the text: it cannot be explored")
+        ids = self._fitting(prompt)
+        self._check_room(len(ids))
+        job = Job(ids, Sampling(max_tokens=1), 1, time.perf_counter(), looks=True)
+        with self._lock:
+            self.scheduler.add(job)
+            while job.active:
+                self._advance(job)
+        if job.error is not None:
+            raise job.error
+        assert job.sequence is not None
+        assert job.logits is not None
+        found = Exploration(self, job.sequence, job.reused or 0, torch.log_softmax(job.logits, dim=-1))
+        weakref.finalize(found, self._dropped.append, job)
+        return found
+
+    def look(self, found: Exploration, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
+        """Logits `[new, vocab]` (float32) of tree nodes; `sees [new, nodes]` says which nodes each attends to."""
+        with self._lock, torch.inference_mode():
+            return self._runner.run_tree(found.tree, tokens, positions, sees)
+
+    def step(self) -> bool:
+        """Compute the next step, for all requests. False where there is nothing to do."""
+        with self._lock, torch.inference_mode():
+            self._settle_dropped()
+            self._settle_late()
+            work = self.scheduler.schedule()
+            if not work:
+                return False
+            try:
+                finished, logits = self._runner.run(work)
+                sampled = sample(logits, [Draw(job.source, job.output) for job in finished])
+            except Exception as error:
+                for job, _ in work:
+                    self._fail(job, _explained(error, self.loaded.device))
+                return True
+            for job, row, token, told in zip(finished, logits, sampled.tokens, sampled.logprobs, strict=True):
+                self._settle(job, row, token, told)
+            return True
+
+    def _advance(self, job: Job) -> None:
+        """Compute a step, unless another thread did meanwhile what `job` waits for."""
+        with self._lock:
+            if job.pieces or not job.active or self.step():
+                return
+            if job.active and not job.pieces:
+                self._fail(job, ModelError("no memory for keys and values is left: give kv_bytes more, or ask later"))
+
+    def _pieces(self, job: Job, cancelled: Event) -> Generator[Piece, None, Completion]:
+        while True:
+            if cancelled.is_set():
+                self._drop(job)
+                return self._completion(job)
+            if job.pieces:
+                yield job.pieces.popleft()
+            elif job.error is not None:
+                raise job.error
+            elif not job.active:
+                return self._completion(job)
+            else:
+                self._advance(job)
+
+    def _settle(self, job: Job, logits: torch.Tensor, token: int | None, told: TokenLogprobs | None) -> None:
+        """What a job that computed all it knew goes on with: a token, or its end. `logits [vocab]` in float32; no token
+        where they are no numbers."""
+        assert job.sequence is not None
+        if not job.output and job.exact and self.scheduler.prefix is not None:
+            self.scheduler.prefix.put(job.sequence)
+        if token is None:
+            for segment in job.sequence.segments[-1:]:
+                self.pool.scrub(segment.pages)
+            message = "the model computed values that are not numbers: try dtype float32 or another model"
+            self._fail(job, ModelError(message))
+            return
+        if job.looks:
+            job.logits, job.reason = logits, "stop"
+            self.scheduler.running.remove(job)
+            return
+        job.output.append(token)
+        self._runner.compact(job)
+        job.ttft = job.ttft or time.perf_counter() - job.began
+        ended = token in job.ends
+        final = ended or job.left == 0
+        logprobs = (told,) if told else ()
+        job.logprobs += logprobs
+        show = job.visible.pass_over if len(job.output) <= job.sampling.min_tokens else job.visible.update
+        job.pieces.append(Piece(show(self.decode(job.output), final=final), token, logprobs=logprobs))
+        if ended or job.visible.stopped:
+            self._end(job, "stop")
+        elif final:
+            self._end(job, "length")
+
+    def _end(self, job: Job, reason: Literal["stop", "length", "cancelled"]) -> None:
+        if not job.active:
+            return
+        job.reason, job.ended = reason, time.perf_counter()
+        if job.sequence is not None:
+            job.kv_bytes = job.sequence.pages * self.pool.page_bytes
+            if job.exact and job.read and job.swapped is None and self.scheduler.prefix is not None:
+                self.scheduler.prefix.put(job.sequence)
+        self.scheduler.remove(job)
+
+    def _fail(self, job: Job, error: Exception) -> None:
+        job.error, job.ended = error, time.perf_counter()
+        self.scheduler.remove(job)
+
+    def _drop(self, job: Job) -> None:
+        """The caller went away: its pages are free at once, or after the step that is being computed."""
+        self._dropped.append(job)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._settle_dropped()
+            finally:
+                self._lock.release()
+
+    def _settle_dropped(self) -> None:
+        while self._dropped:
+            job = self._dropped.popleft()
+            if job.active:
+                self._end(job, "cancelled")
+            elif job.looks:
+                job.release()
+
+    def _settle_late(self) -> None:
+        now = time.perf_counter()
+        for job in [*self.scheduler.running, *self.scheduler.waiting]:
+            if job.deadline is not None and now > job.deadline:
+                self._end(job, "cancelled")
+
+    def _completion(self, job: Job) -> Completion:
+        with self._lock:
+            self._settle_dropped()
+        timing = Timing(ttft=job.ttft, total=job.ended - job.began)
+        usage = Usage(
+            prompt_tokens=len(job.prompt),
+            reused_tokens=job.reused or 0,
+            generated_tokens=len(job.output),
+            kv_bytes=job.kv_bytes,
+        )
+        assert job.reason is not None
+        return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
+
+    def _fitting(self, prompt: Prompt) -> list[int]:
+        ids = self.encode(prompt)
+        if len(ids) + 1 > self.context_length:
+            raise PromptTooLongError(
+                f"the prompt has {len(ids)} tokens, and {self.model} reads {self.context_length} with "
+                "the answer: shorten it"
+            )
+        return ids
+
+    def _check_room(self, tokens: int) -> None:
+        if self.scheduler.pages_for(tokens) > len(self.pool):
+            room = len(self.pool) // self.scheduler.pages_for(1) * self.pool.page_size
+            raise PromptTooLongError(
+                f"prompt and answer have up to {tokens} tokens, and the memory for keys and values holds {room}: "
+                "shorten them, or give kv_bytes more"
+            )
+
+
+def _explained(error: Exception, device: torch.device) -> Exception:
+    if isinstance(error, torch.OutOfMemoryError):
+        return ModelError(f"no memory left on {device}: shorten the prompt, or use a smaller model or another device")
+    return error

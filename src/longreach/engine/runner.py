@@ -1,0 +1,98 @@
+"""Running the network for the jobs of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+
+import torch
+
+from longreach.attention.paged import PlainStep
+from longreach.attention.step import Step, begin
+from longreach.attention.strided import StridedStep
+from longreach.attention.tree import Tree, TreeStep
+from longreach.engine.job import Job
+from longreach.kv.compact import drop, gathered, positions_of
+from longreach.kv.policies import LayerView, Policy
+from longreach.kv.pool import PagePool
+from longreach.kv.sequence import Sequence
+from longreach.model.bridge import Bridge
+
+
+class Runner:
+    """Puts the new tokens of all jobs into one row and through the network."""
+
+    def __init__(self, bridge: Bridge, pool: PagePool) -> None:
+        self._bridge = bridge
+        self._pool = pool
+        self._device = bridge.device
+        self._kind: type[Step] = StridedStep if self._device.type == "cpu" else PlainStep
+
+    def run(self, work: Many[tuple[Job, int]]) -> tuple[list[Job], torch.Tensor]:
+        """Compute that many tokens of each job. Returns the jobs that have all their tokens computed now, and the
+        logits `[those jobs, vocab]` after their last, in float32."""
+        chunks = [job.tokens[job.done : job.done + count] for job, count in work]
+        begun = begin([(_sequence(job), chunk) for (job, _), chunk in zip(work, chunks, strict=True)])
+        rows = [
+            replace(row, watcher=None if job.read else job.watcher, reader=job.reader)
+            for (job, _), row in zip(work, begun, strict=True)
+        ]
+        finished: list[Job] = []
+        keep: list[int] = []
+        positions: list[int] = []
+        for (job, count), row in zip(work, rows, strict=True):
+            positions += range(row.position, row.position + count)
+            if job.missing == count:
+                finished.append(job)
+                keep.append(row.first + count - 1)
+        tokens = self._tensor([token for chunk in chunks for token in chunk])
+        step = self._kind(self._pool, self._bridge.rotations, rows)
+        logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep or [0]))
+        for job, count in work:
+            job.done += count
+        return finished, logits[: len(keep)].float()
+
+    def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
+        """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,
+        old and new, each of them attends to beside the sequence."""
+        inner = self._kind(self._pool, self._bridge.rotations, [])
+        step = TreeStep(inner, tree, positions, sees.to(self._device))
+        everything = self._tensor(range(len(tokens)))
+        logits = self._bridge.run(self._tensor(tokens), self._tensor(positions), step, everything)
+        step.commit()
+        return logits.float()
+
+    def compact(self, job: Job) -> None:
+        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after."""
+        policy, sequence = job.policy, _sequence(job)
+        if policy is None or not policy.drops:
+            return
+        if job.compacted < 0:
+            job.compacted = 0
+            drop(sequence, lambda layer: policy.keep(self._view(job, sequence, layer)))
+        elif policy.every and len(job.output) - job.compacted >= policy.every:
+            job.compacted = len(job.output)
+            drop(sequence, lambda layer: _staying(policy, sequence, layer))
+
+    def _view(self, job: Job, sequence: Sequence, layer: int) -> LayerView:
+        keys, values = (gathered(sequence, layer, x) for x in (self._pool.keys, self._pool.values))
+        if job.watcher is None:
+            return LayerView(layer, keys, values, keys.new_empty(0, sequence.heads, keys.shape[2]), 1.0)
+        return LayerView(layer, keys, values, job.watcher.queries[layer], job.watcher.scales[layer])
+
+    def _tensor(self, values: Many[int]) -> torch.Tensor:
+        return torch.tensor(list(values), device=self._device)
+
+
+def _sequence(job: Job) -> Sequence:
+    assert job.sequence is not None
+    return job.sequence
+
+
+def _staying(policy: Policy, sequence: Sequence, layer: int) -> list[torch.Tensor]:
+    found = []
+    for head in range(sequence.heads):
+        positions = torch.cat([positions_of(segment, layer, head) for segment in sequence.segments])
+        mask = policy.stay(layer, head, positions, sequence.position)
+        found.append(mask.nonzero()[:, 0])
+    return found

@@ -1,0 +1,155 @@
+"""Who computes what in the next step: decodes first, then parts of prompts, up to a number of tokens.
+
+Prompts are read in chunks, and the decodes of others ride along (Agrawal et al. 2023, arXiv 2308.16369). Where pages
+run out, what the prefix cache holds goes first; then whoever comes last waits, and later goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from longreach.engine.job import Job
+from longreach.kv.pool import OutOfPagesError, PagePool
+from longreach.kv.prefix import PrefixCache
+from longreach.kv.sequence import Sequence
+from longreach.kv.swap import swap_in, swap_out
+
+GROWTH = 64
+"""Tokens for which pages are taken at once while an answer grows."""
+
+
+@dataclass(eq=False)
+class Scheduler:
+    """`waiting` have no pages, `running` have. A step computes at most `step_tokens` tokens of at most `most` jobs.
+
+    `preemption` says what becomes of the KV of a job that must wait again: it is computed once more ("recompute"), or
+    kept in host memory ("swap").
+    """
+
+    pool: PagePool
+    layers: int
+    heads: int
+    prefix: PrefixCache | None
+    step_tokens: int = 512
+    most: int = 256
+    preemption: Literal["recompute", "swap"] = "recompute"
+    waiting: list[Job] = field(default_factory=list)
+    running: list[Job] = field(default_factory=list)
+    preempted: int = 0
+
+    def pages_for(self, tokens: int) -> int:
+        """How many pages `tokens` tokens take in a sequence of their own."""
+        return self.layers * self.heads * -(-tokens // self.pool.page_size)
+
+    def add(self, job: Job) -> None:
+        """Let `job` wait for its turn."""
+        self.waiting.append(job)
+        self.waiting.sort(key=Job.rank)
+
+    def remove(self, job: Job) -> None:
+        """Forget `job`, and free what it holds."""
+        for jobs in (self.waiting, self.running):
+            if job in jobs:
+                jobs.remove(job)
+        job.release()
+
+    def schedule(self) -> list[tuple[Job, int]]:
+        """The jobs of the next step, each with how many of its tokens are to be computed; their pages are reserved."""
+        planned: dict[Job, int] = {}
+        for job in self._ranked():
+            if job.missing == 1 and len(planned) < self.step_tokens and self._grow(job, planned):
+                planned[job] = 1
+        for job in self._ranked():
+            left = self.step_tokens - sum(planned.values())
+            if job.missing > 1 and left > 0 and self._grow(job, planned):
+                planned[job] = min(job.missing, left)
+        while self.waiting and len(self.running) < self.most:
+            left = self.step_tokens - sum(planned.values())
+            job = self.waiting[0]
+            if left <= 0 or not self._admit(job, planned):
+                break
+            planned[job] = min(job.missing, left)
+        return list(planned.items())
+
+    def _ranked(self) -> Iterator[Job]:
+        """Whoever runs, best first; those that are preempted meanwhile left out."""
+        for job in sorted(self.running, key=Job.rank):
+            if job in self.running:
+                yield job
+
+    def _admit(self, job: Job, planned: dict[Job, int]) -> bool:
+        if job.leader is not None and job.leader.active and not job.leader.read:
+            return False  # it shares the pages of a prompt that is being read
+        try:
+            if job.swapped is not None:
+                assert job.sequence is not None
+                self._room(job.swapped.pages)
+                swap_in(job.sequence, job.swapped)
+                job.swapped = None
+            else:
+                self._begin(job)
+        except OutOfPagesError:
+            worst = max(self.running, key=Job.rank, default=None)
+            if worst is None or worst.priority <= job.priority:
+                return False
+            self._preempt(worst, planned)
+            return self._admit(job, planned)
+        self.waiting.remove(job)
+        self.running.append(job)
+        return True
+
+    def _begin(self, job: Job) -> None:
+        """Pages for all tokens that are known; those of a known prefix are shared. The last token is always computed,
+        since its logits are wanted and only KV is kept."""
+        sequence = Sequence(self.pool, self.layers, self.heads)
+        shared = self.prefix.find(job.tokens[:-1]) if self.prefix is not None and job.exact else []
+        for segment in shared:
+            sequence.add(segment)
+        missing = len(job.tokens) - sequence.position
+        try:
+            self._room(self.pages_for(missing))
+            sequence.reserve(missing)
+        except OutOfPagesError:
+            sequence.release()
+            raise
+        job.begin(sequence)
+
+    def _grow(self, job: Job, planned: dict[Job, int]) -> bool:
+        """Room for the missing tokens of a running job; False where it has to wait itself."""
+        assert job.sequence is not None
+        while True:
+            for ahead in (max(job.missing, min(GROWTH, job.left)), job.missing):
+                try:
+                    job.sequence.reserve(ahead)
+                    return True
+                except OutOfPagesError:
+                    self._evict(self.pages_for(ahead))
+                    if self.pool.free >= self.pages_for(ahead):
+                        job.sequence.reserve(ahead)
+                        return True
+            worst = max(self.running, key=Job.rank)
+            self._preempt(worst, planned)
+            if worst is job:
+                return False
+
+    def _room(self, pages: int) -> None:
+        self._evict(pages)
+        if self.pool.free < pages:
+            raise OutOfPagesError(f"{pages} pages are needed and {self.pool.free} are free")
+
+    def _evict(self, pages: int) -> None:
+        if self.prefix is not None:
+            self.prefix.evict(pages)
+
+    def _preempt(self, job: Job, planned: dict[Job, int]) -> None:
+        assert job.sequence is not None
+        planned.pop(job, None)
+        self.running.remove(job)
+        if self.preemption == "swap" or not job.exact:
+            job.swapped = swap_out(job.sequence)
+        else:
+            job.release()
+        self.preempted += 1
+        self.add(job)

@@ -1,0 +1,118 @@
+"""The page pool: all memory for keys and values of one device, and who holds which page of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from longreach.errors import LongreachError
+from longreach.kv.free import FreePages, Pages
+
+EMPTY = 2**31 - 1
+"""The position of an entry that was not written: no query comes after it."""
+
+
+class OutOfPagesError(LongreachError):
+    """The pool has fewer free pages than are needed."""
+
+
+class PagePool:
+    """`pages` pages of `page_size` entries each. An entry is the key and the value of one token in one layer and one
+    KV head: `keys[pages, page_size, head_dim]`, `values` alike, `positions[pages, page_size]` (int32) where the token
+    stood when its key was computed.
+
+    A page is free, or held as often as `counts` says. Not safe for several threads: the engine has one that runs.
+    """
+
+    def __init__(
+        self,
+        pages: int,
+        page_size: int,
+        head_dim: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        value_dim: int | None = None,
+    ) -> None:
+        # Zeros: what was never written is multiplied with a weight of zero, which not a number would survive.
+        self.keys = _zeros((pages, page_size, head_dim), dtype, device)
+        self.values = _zeros((pages, page_size, value_dim or head_dim), dtype, device)
+        self.positions = _zeros((pages, page_size), torch.int32, device)
+        self.page_size = page_size
+        self.counts = np.zeros(pages, np.int32)
+        self._free = FreePages(pages)
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @property
+    def free(self) -> int:
+        """How many pages nobody holds."""
+        return self._free.count
+
+    @property
+    def used(self) -> int:
+        """How many pages somebody holds."""
+        return len(self) - self.free
+
+    @property
+    def page_bytes(self) -> int:
+        """What one page takes: keys, values and positions."""
+        entry = (self.keys.shape[2] + self.values.shape[2]) * self.keys.element_size() + self.positions.element_size()
+        return entry * self.page_size
+
+    @property
+    def used_bytes(self) -> int:
+        """What the pages that are held take."""
+        return self.used * self.page_bytes
+
+    def take(self, n: int) -> Pages:
+        """`n` pages without entries, held once: neighbours where there are so many. Raises OutOfPagesError, and takes
+        none, where fewer are free."""
+        if n > self.free:
+            raise OutOfPagesError(f"{n} pages of the KV pool are needed and {self.free} of {len(self)} are free")
+        pages = self._free.take(n)
+        self.counts[pages] = 1
+        if n and pages[-1] - pages[0] == n - 1:
+            self.positions[int(pages[0]) : int(pages[0]) + n] = EMPTY
+        elif n:
+            self.positions[self.index(pages)] = EMPTY
+        return pages
+
+    def share(self, pages: Pages) -> None:
+        """Hold each of `pages`, which somebody holds already and of which none comes twice, once more."""
+        assert bool((self.counts[pages] > 0).all()), "a page that nobody holds cannot be shared"
+        self.counts[pages] += 1
+
+    def release(self, pages: Pages) -> int:
+        """Let go of each of `pages`, of which none comes twice. Returns how many became free."""
+        assert bool((self.counts[pages] > 0).all()), "a page that nobody holds cannot be let go of"
+        self.counts[pages] -= 1
+        freed = pages[self.counts[pages] == 0]
+        self._free.put(freed)
+        return len(freed)
+
+    def scrub(self, pages: Pages) -> None:
+        """Make the entries of `pages` numbers again, after a computation that gave none."""
+        where = self.index(pages)
+        self.keys[where], self.values[where] = 0, 0
+
+    def index(self, pages: Pages) -> torch.Tensor:
+        """`pages` as an index into the tensors of the pool."""
+        return torch.from_numpy(np.ascontiguousarray(pages, np.int64)).to(self.keys.device)
+
+    def check(self) -> None:
+        """AssertionError unless every page is free or held, and none both."""
+        free = self._free.all()
+        assert len(np.unique(free)) == len(free) == self.free
+        assert bool((self.counts[free] == 0).all())
+        assert int((self.counts > 0).sum()) == self.used
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
+    """Zeros; on a processor memory that is taken only where it is touched."""
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

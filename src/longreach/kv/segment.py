@@ -1,0 +1,154 @@
+"""Segments: runs of tokens with their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longreach.kv.free import Pages
+from longreach.kv.pool import PagePool
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Pages that a processor can see as one tensor: for each of `heads` KV heads from `head` on, neighbouring pages
+    that begin at page `base`, `stride` pages apart from head to head; `first` is the stream's entry they begin with,
+    and they have room for `room` entries."""
+
+    head: int
+    heads: int
+    base: int
+    stride: int
+    first: int
+    room: int
+
+
+@dataclass(eq=False)
+class Segment:
+    """`tokens` with their keys and values in the streams of all layers and KV heads; holds its pages until `release`.
+
+    `table [layers, heads, columns]` are page numbers, -1 where a stream has none; `entries [layers, heads]` says how
+    many entries each stream has, packed from its first page on. They stand at the positions stored with them, `shift`
+    places further on; `start` is the stored position of the first token. `alive [tokens]` hides tokens (None: hides
+    none; only where every stream has an entry for every token). `source` is where the text came from.
+    """
+
+    pool: PagePool
+    table: Pages
+    entries: NDArray[np.int32]
+    start: int = 0
+    shift: int = 0
+    tokens: list[int] = field(default_factory=list)
+    alive: NDArray[np.bool_] | None = None
+    source: object = None
+    _runs: dict[int, list[Run]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def new(cls, pool: PagePool, layers: int, heads: int, start: int, source: object = None) -> Segment:
+        """A segment without tokens and pages."""
+        return cls(
+            pool, np.empty((layers, heads, 0), np.int32), np.zeros((layers, heads), np.int32), start, source=source
+        )
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every stream has an entry for every token, in their order."""
+        return bool((self.entries == len(self.tokens)).all())
+
+    @property
+    def end(self) -> int:
+        """The position after the last token, where the segment is used."""
+        return self.start + self.shift + len(self.tokens)
+
+    @property
+    def room(self) -> int:
+        """How many tokens more the pages can take."""
+        return int(self.table.shape[2]) * self.pool.page_size - len(self.tokens)
+
+    @property
+    def pages(self) -> Pages:
+        """Every page, once."""
+        return self.table[self.table >= 0]
+
+    def reserve(self, tokens: int) -> None:
+        """Pages for `tokens` tokens more. Raises OutOfPagesError, and changes nothing, where the pool has too few."""
+        missing = -(-(tokens - self.room) // self.pool.page_size)
+        if missing > 0:
+            layers, heads, _ = self.table.shape
+            taken = self.pool.take(layers * heads * missing).reshape(layers, heads, missing)
+            self.table = np.concatenate([self.table, taken], 2)
+            self._runs.clear()
+
+    def append(self, tokens: Sequence[int]) -> int:
+        """Count `tokens`, whose keys and values are about to be written, in; there must be room. Returns the entry of
+        the first."""
+        first = len(self.tokens)
+        assert len(tokens) <= self.room
+        self.tokens.extend(tokens)
+        self.entries += len(tokens)
+        return first
+
+    def runs(self, layer: int) -> list[Run]:
+        """The pages of `layer`, in as few runs as there are."""
+        if layer not in self._runs:
+            self._runs[layer] = _runs(self.table[layer], self.pool.page_size)
+        return self._runs[layer]
+
+    def share(self, tokens: int | None = None) -> Segment:
+        """The same pages held once more, for the first `tokens` tokens (all): what is written to them later is not seen
+        there. A part of a segment can be had only while it is whole."""
+        n = len(self.tokens) if tokens is None else tokens
+        assert n == len(self.tokens) or self.whole
+        columns = -(-n // self.pool.page_size) if self.whole else self.table.shape[2]
+        table = self.table[:, :, :columns].copy()
+        entries = np.minimum(self.entries, n) if self.whole else self.entries.copy()
+        alive = None if self.alive is None else self.alive[:n].copy()
+        twin = Segment(self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source)
+        self.pool.share(twin.pages)
+        return twin
+
+    def renumber(self, table: Pages) -> None:
+        """Other pages with the same entries take the place of those held until now."""
+        self.table = table
+        self._runs.clear()
+
+    def release(self) -> int:
+        """Let go of the pages. Returns how many became free."""
+        freed = self.pool.release(self.pages)
+        self.table = self.table[:, :, :0]
+        self.entries = np.zeros_like(self.entries)
+        self.tokens = []
+        self._runs.clear()
+        return freed
+
+
+def _runs(pages: Pages, page_size: int) -> list[Run]:
+    """`pages [heads, columns]` as runs."""
+    heads, columns = pages.shape
+    if columns == 0:
+        return []
+    if (pages < 0).any():
+        return [run for head in range(heads) for run in _runs_of(pages[head][pages[head] >= 0], head, page_size)]
+    cuts = np.flatnonzero((np.diff(pages, axis=1) != 1).any(0)) + 1
+    found = []
+    for first, last in zip([0, *cuts], [*cuts, columns], strict=True):
+        apart = np.diff(pages[:, first])
+        room = int(last - first) * page_size
+        if len(set(apart.tolist())) <= 1 and (heads == 1 or apart[0] > 0):
+            stride = int(apart[0]) if heads > 1 else 1
+            found.append(Run(0, heads, int(pages[0, first]), stride, int(first) * page_size, room))
+        else:
+            found += [Run(h, 1, int(pages[h, first]), 1, int(first) * page_size, room) for h in range(heads)]
+    return found
+
+
+def _runs_of(pages: Pages, head: int, page_size: int) -> list[Run]:
+    cuts = np.flatnonzero(np.diff(pages) != 1) + 1
+    parts = zip([0, *cuts], [*cuts, len(pages)], strict=True)
+    return [Run(head, 1, int(pages[a]), 1, int(a) * page_size, int(b - a) * page_size) for a, b in parts if b > a]

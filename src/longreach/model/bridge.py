@@ -1,0 +1,148 @@
+"""The bridge: transformers' own model code, with our attention.
+
+Any decoder of transformers calls a registered function for its attention, and hands on to it what its forward was given
+by name. So the step of the engine travels as an argument, and nothing is kept aside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from longreach.attention.attend import Scores
+from longreach.attention.merge import with_sink
+from longreach.attention.rotation import Rotation
+from longreach.errors import UnsupportedError
+from longreach.model.positions import find_rotations
+
+NAME = "longreach"
+
+
+class Attends(Protocol):
+    """What travels through the layers: a step of the engine, or something that looks on."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+@dataclass
+class Shapes:
+    """What a model asks of the cache: layers, KV heads, channels of keys and of values; `windows` per layer."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    windows: list[int | None]
+
+
+class Bridge:
+    """A decoder of transformers that attends through steps.
+
+    `shapes` and `rotations`, one a layer, were found by running it; `relocatable` says whether its keys can be moved
+    exactly.
+    Raises UnsupportedError for a model whose attention does not go through transformers' interface, or whose layers
+    have caches of different shapes.
+    """
+
+    def __init__(self, model: Any) -> None:
+        _register()
+        try:
+            model.set_attn_implementation(NAME)
+        except Exception as error:
+            raise UnsupportedError(f"{type(model).__name__} does not let its attention be replaced: {error}") from None
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.shapes = _shapes(self._look(0))
+        found = find_rotations(model, lambda first: [layer.key for layer in self._look(first)])
+        self.relocatable = found is not None
+        self.rotations = found or [Rotation.none()] * self.shapes.layers
+
+    def run(self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, keep: torch.Tensor) -> torch.Tensor:
+        """Logits `[len(keep), vocab]`, in the model's dtype, after those of `tokens [tokens]` at `positions` that
+        `keep` points to."""
+        done = self.model(
+            input_ids=tokens[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep, step=step
+        )
+        logits: torch.Tensor = done.logits[0]
+        return logits
+
+    @torch.inference_mode()
+    def _look(self, first: int) -> list[_Seen]:
+        """A few tokens at positions from `first` on, and what each layer made of them."""
+        watch = _Watch()
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        tokens = torch.arange(_Watch.TOKENS, device=self.device) * 7 % vocabulary
+        positions = torch.arange(first, first + _Watch.TOKENS, device=self.device)
+        self.run(tokens, positions, watch, torch.tensor([0], device=self.device))
+        if not watch.layers:
+            raise UnsupportedError(f"{type(self.model).__name__} does not use transformers' attention interface")
+        return [watch.layers[layer] for layer in sorted(watch.layers)]
+
+
+@dataclass
+class _Seen:
+    key: torch.Tensor
+    value: torch.Tensor
+    scores: Scores
+
+
+@dataclass
+class _Watch:
+    """Looks at what comes by and attends plainly."""
+
+    TOKENS = 8
+    layers: dict[int, _Seen] = field(default_factory=dict)
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.layers[layer] = _Seen(key, value, scores)
+        group = query.shape[1] // key.shape[1]
+        keys, values = (x.float().repeat_interleave(group, 1) for x in (key, value))
+        logits = torch.einsum("qhd,khd->hqk", query.float(), keys) * scores.scale
+        logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
+        output = torch.einsum("hqk,khd->qhd", logits.softmax(-1), values)
+        return output.to(query.dtype), torch.logsumexp(logits, -1).T
+
+
+def _shapes(layers: list[_Seen]) -> Shapes:
+    found = {(*layer.key.shape[1:], layer.value.shape[2]) for layer in layers}
+    if len(found) != 1:
+        raise UnsupportedError(f"the layers of the model have keys and values of different shapes: {sorted(found)}")
+    heads, dim, value_dim = found.pop()
+    return Shapes(len(layers), heads, dim, value_dim, [layer.scores.window for layer in layers])
+
+
+def _attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    *,
+    step: Attends,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls: `[1, heads, tokens, dim]` in, `[1, tokens, heads, dim]` out."""
+    scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
+    tokens_first = [x[0].transpose(0, 1) for x in (query, key, value)]
+    scores = Scores(scale, sliding_window, softcap)
+    part = step.attend(module.layer_idx, tokens_first[0], tokens_first[1], tokens_first[2], scores)
+    output = part[0] if s_aux is None else with_sink(part, s_aux)[0]
+    return output[None], None
+
+
+def _register() -> None:
+    from transformers import AttentionInterface
+    from transformers.masking_utils import AttentionMaskInterface
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, lambda *_, **__: None)

@@ -1,0 +1,118 @@
+"""Every family through the bridge gives the logits of transformers' own attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import pytest
+import torch
+
+from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
+from longreach.attention.paged import PlainStep
+from longreach.attention.step import Step, begin
+from longreach.attention.strided import StridedStep
+from longreach.kv.pool import PagePool
+from longreach.kv.sequence import Sequence
+from longreach.model.bridge import Bridge
+
+STEPS: list[type[Step]] = [PlainStep, StridedStep]
+TOLERANCE = 1e-4
+_bridges: dict[str, Bridge] = {}
+
+
+def bridge_of(family: str) -> Bridge:
+    if family not in _bridges:
+        _bridges[family] = Bridge(fresh(family))
+    return _bridges[family]
+
+
+def pool_of(bridge: Bridge, pages: int = 3000, page_size: int = 16) -> PagePool:
+    return PagePool(pages, page_size, bridge.shapes.head_dim, value_dim=bridge.shapes.value_dim)
+
+
+def sequence_of(bridge: Bridge, pool: PagePool) -> Sequence:
+    return Sequence(pool, bridge.shapes.layers, bridge.shapes.kv_heads)
+
+
+def read(bridge: Bridge, kind: type[Step], rows: Many[tuple[Sequence, torch.Tensor]]) -> list[torch.Tensor]:
+    """Logits after every new token of each sequence, of one step."""
+    for sequence, tokens in rows:
+        sequence.reserve(len(tokens))
+    begun = begin([(sequence, tokens.tolist()) for sequence, tokens in rows])
+    positions = torch.cat([torch.arange(row.position, row.position + row.count) for row in begun])
+    step = kind(begun[0].sequence.pool, bridge.rotations, begun)
+    with torch.inference_mode():
+        logits = bridge.run(torch.cat([tokens for _, tokens in rows]), positions, step, torch.arange(len(positions)))
+    return list(logits.split([row.count for row in begun]))
+
+
+def tokens(n: int, seed: int) -> torch.Tensor:
+    return torch.randint(3, 97, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def wanted(family: str, ids: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        logits: torch.Tensor = exact(family)(ids[None]).logits[0]
+    return logits
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_prefill_whole_and_in_chunks_and_decode_equal_transformers(family: str, kind: type[Step]) -> None:
+    bridge, ids = bridge_of(family), tokens(60, 1)
+    expected = wanted(family, ids)
+    for cuts in ([60], [17, 20, 1, 1, 21], [1] * 20 + [40]):
+        sequence = sequence_of(bridge, pool_of(bridge))
+        found = [read(bridge, kind, [(sequence, part)])[0] for part in ids.split(cuts)]
+        assert (torch.cat(found) - expected).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_batch_of_mixed_lengths_equals_each_alone(family: str, kind: type[Step]) -> None:
+    bridge = bridge_of(family)
+    pool = pool_of(bridge)
+    prompts = [tokens(n, n) for n in (40, 1, 23, 5)]
+    sequences = [sequence_of(bridge, pool) for _ in prompts]
+    first = [p[: max(1, len(p) // 2)] for p in prompts]
+    rest = [p[max(1, len(p) // 2) :] for p in prompts]
+    begun = read(bridge, kind, list(zip(sequences, first, strict=True)))
+    later = iter(read(bridge, kind, [(s, r) for s, r in zip(sequences, rest, strict=True) if len(r)]))
+    for prompt, start, end in zip(prompts, begun, rest, strict=True):
+        found = torch.cat([start, next(later)]) if len(end) else start
+        assert (found - wanted(family, prompt)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("family", [f for f in CONFIGS if f not in NOT_RELOCATABLE])
+def test_a_moved_segment_equals_reading_it_where_it_is_used(family: str, kind: type[Step]) -> None:
+    """A segment read at positions 0.. and used at 50.. gives what reading it at 50.. alone gives."""
+    bridge, passage, question = bridge_of(family), tokens(30, 2), tokens(9, 3)
+    pool = pool_of(bridge)
+    moved, there = sequence_of(bridge, pool), sequence_of(bridge, pool)
+    source = sequence_of(bridge, pool)
+    read(bridge, kind, [(source, passage)])
+    segment = source.share(len(passage))[0]
+    segment.shift = 50
+    moved.add(segment)
+    there.position = 50
+    read(bridge, kind, [(there, passage)])
+    assert moved.position == there.position == 80
+    one, other = read(bridge, kind, [(moved, question), (there, question)])
+    assert (one - other).abs().max() < TOLERANCE
+    for token in tokens(3, 4).split(1):
+        one, other = read(bridge, kind, [(moved, token), (there, token)])
+        assert (one - other).abs().max() < TOLERANCE
+
+
+def test_what_cannot_be_moved_is_detected() -> None:
+    assert not bridge_of("gpt2").relocatable
+    scaled = fresh("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0})
+    assert not Bridge(scaled).relocatable
+
+
+def test_layers_without_positions_are_found() -> None:
+    pairs = [len(rotation.frequencies) for rotation in bridge_of("smollm3").rotations]
+    assert pairs == [4, 0, 4]
+    partial = bridge_of("gpt_neox").rotations
+    assert [len(rotation.frequencies) for rotation in partial] == [1, 1, 1]
