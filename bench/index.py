@@ -64,6 +64,7 @@ def index(library: Path, paths: list[Path], what: str) -> dict[str, Any]:
         "chunks": report["chunks"],
         "seconds": round(seconds, 2),
         "documents_per_s": round(done / seconds, 1) if done else None,
+        "chunks_per_s": round(report["chunks"] / seconds, 1) if done else None,
         "peak_mb": round(usage.ru_maxrss / 1024),
     }
     return dict(row)

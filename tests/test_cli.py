@@ -102,6 +102,7 @@ def test_ask_reads_only_the_paths_it_is_given(longreach) -> None:
 def test_ask_tells_when_nothing_tells(longreach) -> None:
     told = json.loads(longreach("ask", "Who won the chess olympiad of 1972?", "--json").stdout)
     assert (told["found"], told["citations"]) == (False, [])
+    assert "Nearest passages:" in longreach("ask", "Who won the chess olympiad of 1972?").stdout
 
 
 @pytest.mark.parametrize(

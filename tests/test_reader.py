@@ -9,12 +9,12 @@ from threading import Event
 import pytest
 
 from hashed import HashingEncoder
-from longreach.answer.support import content_words
 from longreach.engine import Completion, Engine, Message, Piece, Prompt, Sampling, Stream
 from longreach.errors import InputError, PromptTooLongError
 from longreach.library import Library
 from longreach.reader import NOT_TOLD, Found, Reader
 from longreach.types import Answer, Timing, Usage
+from longreach.words import content_words
 
 PUMP = "# Pump\n\nThe pump turns at 900 rpm. Tighten its bolts to 25 Nm; more than that cracks the housing.\n"
 LAKE = "Lake Baikal is a rift lake in southern Siberia. It is the deepest lake of the world.\n"
@@ -66,7 +66,7 @@ def library(tmp_path: Path) -> Iterator[Library]:
 
 
 def ask(library: Library, text: str, question: str = "How tight are the pump's bolts?", **options: object) -> Answer:
-    return Reader(library, Scripted(text), answer="generate", least_similarity=0).ask(question, **options)  # type: ignore[arg-type]
+    return Reader(library, Scripted(text), answer="generate", least_relevance=-1).ask(question, **options)  # type: ignore[arg-type]
 
 
 def test_a_supported_answer_is_cited_to_the_character(library: Library) -> None:
@@ -84,6 +84,14 @@ def test_an_answer_that_the_passages_do_not_hold_is_not_given(library: Library) 
     answer = ask(library, "Seventy, as Admiral Nelson ordered.")
     assert (answer.found, answer.text, list(answer.citations)) == (False, NOT_TOLD, [])
     assert answer.passages
+
+
+def test_where_nothing_is_relevant_the_model_is_not_asked_and_the_nearest_are_named(library: Library) -> None:
+    engine = Scripted("Tighten the bolts to 25 Nm.")
+    answer = Reader(library, engine, answer="generate").ask("Who sings tenor tonight?")
+    assert (answer.found, answer.text, list(answer.passages)) == (False, NOT_TOLD, [])
+    assert engine.prompts == []
+    assert {hit.document.id for hit in answer.nearest} == {"pump", "lake"}
 
 
 def test_a_stream_tells_the_passages_then_the_text_then_the_answer(library: Library) -> None:

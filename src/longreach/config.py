@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     k: int = Field(default=16, ge=1, le=1000)
     prompt_tokens: int = Field(default=2048, ge=64)
     answer: str = "auto"
-    least_similarity: float = Field(default=0.2, ge=-1, le=1)
+    least_relevance: float = Field(default=0.4, ge=-1, le=1)
 
     @classmethod
     def settings_customise_sources(

@@ -10,6 +10,7 @@ from typing import TypeAlias
 from longreach.answer import Draft, Quote, answerers
 from longreach.context.choose import choosers
 from longreach.context.order import orders
+from longreach.context.relevance import relevant
 from longreach.engine import Engine
 from longreach.errors import InputError, PromptTooLongError
 from longreach.library import Library
@@ -20,6 +21,8 @@ from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Ti
 
 NOT_TOLD = "The documents do not tell."
 """The answer where the passages hold no support for one."""
+NEAREST = 3
+"""How many of the best hits an answer names beside what was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class Reader:
     """Answers questions from a library with a model. The other arguments are spec strings and sizes:
 
     `retriever`, `reranker`, `chooser`, `order` and `answer` name methods of their families, "auto" what suits the model
-    (`longreach.plan`); `k` hits are searched for; a hit whose vector is less similar to the question's than
-    `least_similarity` is not read (0.2 suits the embedded encoder; 0 reads all);
+    (`longreach.plan`); `k` hits are searched for; one that is less relevant to the question than
+    `least_relevance` is not read (`longreach.context.relevance`; 0.4 suits the embedded encoder, -1 reads all);
     `prompt_tokens` bounds the prompt, and the model's context does where it is smaller.
     """
 
@@ -56,7 +59,7 @@ class Reader:
         answer: str = "auto",
         k: int = 16,
         prompt_tokens: int = 2048,
-        least_similarity: float = 0.2,
+        least_relevance: float = 0.4,
     ) -> None:
         self.library = library
         self.engine = engine
@@ -64,7 +67,7 @@ class Reader:
         self.reranker = reranker
         self.k = k
         self.prompt_tokens = prompt_tokens
-        self.least_similarity = least_similarity
+        self.least_relevance = least_relevance
         plan = suited(engine)
         self.chooser = choosers.make(plan.chooser if chooser == "auto" else chooser)
         self.order = orders.make(order)
@@ -123,6 +126,7 @@ class Reader:
             found=found,
             citations=citations,
             passages=passages,
+            nearest=hits[:NEAREST],
             timing=Timing(search=searched, ttft=ttft or total, total=total),
             usage=draft.usage,
             model=self.engine.model,
@@ -138,8 +142,8 @@ class Reader:
         return Budget(room, self.engine.count)
 
     def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
-        near = [hit for hit in hits if hit.scores.get("dense", 1.0) >= self.least_similarity]
-        ordered = self.order.order(self.chooser.choose(question, near, budget))
+        relevant_hits = relevant(question, hits, self.least_relevance)
+        ordered = self.order.order(self.chooser.choose(question, relevant_hits, budget))
         return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
 
     def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:

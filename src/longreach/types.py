@@ -203,13 +203,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer and where it came from. `found` is false where the documents do not tell; `text` then says so."""
+    """An answer and where it came from. `found` is false where the documents do not tell; `text` then says so.
+
+    `passages` were read, in the order of the prompt; `nearest` are the best hits of the search, read or not.
+    """
 
     question: str
     text: str
     found: bool
     citations: Sequence[Citation]
     passages: Sequence[Passage]
+    nearest: Sequence[Hit]
     timing: Timing
     usage: Usage
     model: str

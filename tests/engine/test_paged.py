@@ -9,7 +9,7 @@ import torch
 
 from longreach.engine import Engine, Message
 from longreach.engine.paged import PagedEngine
-from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
+from longreach.errors import InputError, ModelError, PromptTooLongError
 
 STORY = "Once upon a time, there was a little girl named Lily. She loved"
 
@@ -198,7 +198,7 @@ def test_stop_tokens_end_an_answer_and_end_tokens_may_be_ignored(storyteller: Pa
     done = storyteller.generate([STORY], max_tokens=12, stop_token_ids=[plain[5]])[0]
     assert done.token_ids == plain[: plain.index(plain[5]) + 1]
     assert done.finish_reason == "stop"
-    ending = PagedEngine(replace(storyteller.loaded, end_tokens=frozenset({plain[5]})), kv_bytes=32 << 20)
+    ending = PagedEngine(replace(storyteller.loaded, end_tokens=frozenset({plain[5]})), reuse=False, kv_bytes=32 << 20)
     assert ending.generate([STORY], max_tokens=12)[0].token_ids == done.token_ids
     assert ending.generate([STORY], max_tokens=12, ignore_eos=True)[0].token_ids == plain
 
@@ -222,8 +222,7 @@ def test_logprobs_are_those_of_the_model_for_every_token(storyteller: PagedEngin
     assert tuple(told) == done.logprobs
     for at, (token, entry) in enumerate(zip(done.token_ids, told, strict=True)):
         with torch.inference_mode():
-            text = torch.tensor([[*ids, *done.token_ids[:at]]])
-            own = original(text, use_cache=False).logits[0, -1].log_softmax(-1)
+            own = original(torch.tensor([[*ids, *done.token_ids[:at]]])).logits[0, -1].log_softmax(-1)
         assert entry.chosen.token_id == token
         assert entry.chosen.logprob == pytest.approx(own[token].item(), abs=1e-3)
         assert [x.token_id for x in entry.likeliest] == own.topk(2).indices.tolist()
@@ -236,20 +235,30 @@ def test_penalties_and_bias_change_what_is_written(storyteller: PagedEngine) -> 
     assert len(set(penalised)) > len(set(plain))
 
 
-def test_what_the_engine_cannot_do_is_said_at_once(storyteller: PagedEngine) -> None:
-    with pytest.raises(UnsupportedError, match="n=2"):
-        storyteller.stream(STORY, n=2)
+def test_tokens_that_are_not_there_cannot_be_biased(storyteller: PagedEngine) -> None:
     with pytest.raises(InputError, match="vocabulary"):
         storyteller.stream(STORY, logit_bias={512: 1.0})
 
 
-def test_an_answer_is_the_same_alone_and_beside_others_of_other_options(storyteller: PagedEngine) -> None:
-    kinds: list[dict[str, Any]] = [
-        {},
-        {"temperature": 1.0, "seed": 1},
-        {"temperature": 0.8, "top_p": 0.9, "repetition_penalty": 1.2, "seed": 2},
-        {"temperature": 1.0, "top_k": 9, "min_p": 0.05, "typical_p": 0.9, "frequency_penalty": 0.3, "seed": 3},
-    ]
-    alone = [storyteller.generate([STORY], max_tokens=25, **kind)[0].token_ids for kind in kinds]
-    streams = [storyteller.stream(STORY, max_tokens=25, **kind) for kind in kinds]
-    assert [stream.finish().token_ids for stream in streams] == alone
+def test_samples_share_their_prompts_pages_and_are_as_if_alone(storyteller: PagedEngine) -> None:
+    engine = fresh(storyteller)
+    options: dict[str, Any] = {"max_tokens": 20, "temperature": 1.0, "seed": 5}
+    done = engine.generate([STORY], n=3, **options)[0]
+    assert len(done.samples) == 3
+    assert len({sample.token_ids for sample in done.samples}) == 3
+    assert [sample.usage.reused_tokens for sample in done.samples][1:] == [len(engine.encode(STORY)) - 1] * 2
+    pieces = list(engine.stream(STORY, n=3, **options))
+    for number, sample in enumerate(done.samples):
+        assert tuple(piece.token_id for piece in pieces if piece.sample == number) == sample.token_ids
+    assert engine.generate([STORY], **options)[0].token_ids == done.token_ids
+
+
+@pytest.mark.thorough
+def test_in_a_batch_of_sixteen_every_answer_is_as_if_alone(storyteller: PagedEngine, reference: list[int]) -> None:
+    engine = fresh(storyteller, reuse=False)
+    others = [storyteller.encode(STORY)[:1] + [395 + at, 317, 426 + at] * (1 + at) for at in range(15)]
+    want = [engine.generate([prompt], max_tokens=60)[0].token_ids for prompt in others]
+    streams = [engine.stream(STORY, max_tokens=200), *[engine.stream(prompt, max_tokens=60) for prompt in others]]
+    assert list(streams[0].finish().token_ids) == reference
+    assert [stream.finish().token_ids for stream in streams[1:]] == want
+    assert engine.pool.used == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
-from longreach.answer.support import content_words
+from longreach.words import content_words
 
 Kind: TypeAlias = Literal["name", "number", "date", "other"]
 

@@ -22,25 +22,23 @@ in this.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longreach.answer import Draft, answerers
-from longreach.answer.extract import nearness, prompt, quoted, spent
+from longreach.answer import answerers
 from longreach.answer.kinds import mismatch
-from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
-from longreach.answer.support import content_words
-from longreach.engine import Engine
+from longreach.answer.span_answerer import Choice, SpanAnswerer, nearness
+from longreach.answer.spans import Span, SpanSearch, Start
+from longreach.context.relevance import similarities
 from longreach.types import Passage
+from longreach.words import content_words
 
 LOG_P, LOG_STOP, WORDS, COSINE, NEARNESS, ECHO, MISMATCH = 0.45, 0.79, 0.40, 9.44, 2.03, -1.20, -0.97
-UNKNOWN_COSINE = 0.55
-"""What passages count as whose similarity the retriever does not tell: usual for one that holds the answer."""
 
 
 @answerers.register("rank_spans")
 @dataclass(frozen=True)
-class RankSpans:
+class RankSpans(SpanAnswerer):
     """The best of the spans on the `max_nodes` likeliest paths, if its score is at least `least`.
 
     Spans have at most `max_tokens` tokens; `width` paths are computed per forward.
@@ -51,28 +49,17 @@ class RankSpans:
     max_nodes: int = 60
     least: float = 2.5
 
-    def __post_init__(self) -> None:
-        if min(self.max_tokens, self.width, self.max_nodes) < 1:
-            raise ValueError("max_tokens, width and max_nodes must be at least 1")
-
-    def overhead(self, question: str, engine: Engine) -> int:
-        return len(prompt(question, [], engine)) + self.max_tokens
-
-    def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        exploration = engine.explore(prompt(question, passages, engine))
-        search = SpanSearch(exploration, starts_of(passages, engine.tokenize, self.max_tokens), stops_of(engine))
+    def choose(self, question: str, passages: Sequence[Passage], search: SpanSearch) -> Choice | None:
         found: list[Span] = []
-        while len(exploration) < self.max_nodes and search.bound > -math.inf:
-            found += search.step(min(self.width, self.max_nodes - len(exploration)))
-        cosines = _cosines(passages)
+        while len(search.exploration) < self.max_nodes and search.bound > -math.inf:
+            found += search.step(min(self.width, self.max_nodes - len(search.exploration)))
+        told = similarities([passage.hit for passage in passages])
+        cosines = {passage.number: cosine for passage, cosine in zip(passages, told, strict=True)}
         scored = [(score(question, span, start, cosines), span, start) for span in found for start in span.starts]
         best, span, start = max(scored, key=lambda entry: entry[0], default=(-math.inf, None, None))
-        usage = spent(exploration, span.tokens if span else 0)
         if span is None or start is None or best < self.least:
-            return Draft("", [], usage)
-        text, quote = quoted(start, span.tokens, 1 / (1 + math.exp(self.least - best)))
-        yield text
-        return Draft(text, [quote], usage)
+            return None
+        return Choice(span, start, 1 / (1 + math.exp(self.least - best)))
 
 
 def score(question: str, span: Span, start: Start, cosines: dict[int, float]) -> float:
@@ -89,10 +76,3 @@ def score(question: str, span: Span, start: Start, cosines: dict[int, float]) ->
         + ECHO * echo
         + MISMATCH * mismatch(question, said)
     )
-
-
-def _cosines(passages: Sequence[Passage]) -> dict[int, float]:
-    told = [passage.hit.scores["dense"] for passage in passages if "dense" in passage.hit.scores]
-    # A retriever that tells some tells the highest: the others are at most as similar as the least of these.
-    rest = min(told, default=UNKNOWN_COSINE)
-    return {passage.number: passage.hit.scores.get("dense", rest) for passage in passages}

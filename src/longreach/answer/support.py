@@ -8,43 +8,20 @@ talked into seeing support that is not there, and it needs no model.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 from longreach.answer import Quote
-from longreach.corpus.sentences import sentences
+from longreach.corpus.sentences import sentences, trim
 from longreach.types import Document, Passage
+from longreach.words import content_words, words
 
 ENOUGH = 0.5
 """The share of a sentence's new words, weighted by rarity, that must stand in the quote."""
 
 PAIR_COST = 0.25
 """How much more of a claim two neighbouring sentences must hold than one alone does, to be quoted in its stead."""
-
-_WORD = re.compile(r"[^\W_]+(?:['’.,][^\W_]+)*")
-_FUNCTION_WORDS = """
-a about according after again all also although am an and answer any are as at based be because been before being both
-but by can could did do does during each either for from given had has have he her here hers him his how however i if
-in into is it its itself just may might more most much must my no nor not of on one or other our out over own passage
-passages provided question same she should so some such than that the their them then there therefore these they this
-those through to too under until up upon very was we were what when where whether which while who whom whose why will
-with within would you your s t context text document documents information stated mentioned
-"""
-
-
-def words(text: str) -> list[str]:
-    """The stems of the words of `text`, in their order."""
-    found = [match.group().casefold() for match in _WORD.finditer(text)]
-    return [*_stemmer().stemWords([word.removesuffix("'s").removesuffix("’s") for word in found])]
-
-
-def content_words(text: str) -> set[str]:
-    """The stems of the words of `text` that carry its content."""
-    return set(words(text)) - _function_stems()
 
 
 def support(text: str, question: str, passages: Sequence[Passage]) -> tuple[str, list[Quote]]:
@@ -74,7 +51,7 @@ def sentence_around(text: str, start: int, end: int) -> tuple[int, int]:
     """The sentence of `text` around `[start, end)`, or the sentences where it reaches over several."""
     spans = [span for span in sentences(Document("", text)) if span[1] > start and span[0] < end]
     first, last = (spans[0][0], spans[-1][1]) if spans else (start, end)
-    return _trim(text, min(first, start), max(last, end))
+    return trim(text, min(first, start), max(last, end))
 
 
 _Window = tuple[Passage, int, int, float, frozenset[str]]
@@ -84,7 +61,7 @@ def _windows(passages: Sequence[Passage]) -> list[_Window]:
     """Each sentence of each passage, and each pair of neighbours, with its words."""
     windows: list[_Window] = []
     for passage in passages:
-        spans = [_trim(passage.chunk.text, start, end) for start, end in sentences(Document("", passage.chunk.text))]
+        spans = [trim(passage.chunk.text, start, end) for start, end in sentences(Document("", passage.chunk.text))]
         spans = [(start, end) for start, end in spans if start < end]
         alone = [(start, end, 0.0) for start, end in spans]
         pairs = [(a[0], b[1], PAIR_COST) for a, b in pairwise(spans)]
@@ -128,23 +105,3 @@ def _best(claim: str, asked: set[str], windows: Sequence[_Window], rarity: _Rari
         if best is None or rank > best:
             best, found = rank, Quote(passage, start, end, share)
     return found
-
-
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
-@cache
-def _stemmer() -> Any:
-    from Stemmer import Stemmer
-
-    return Stemmer("english")
-
-
-@cache
-def _function_stems() -> frozenset[str]:
-    return frozenset(words(_FUNCTION_WORDS))

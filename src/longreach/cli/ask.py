@@ -9,19 +9,8 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from longreach.cli.common import (
-    JsonOption,
-    LibraryOption,
-    ModelOption,
-    WhereOption,
-    err,
-    note,
-    open_library,
-    out,
-    parse_where,
-    print_json,
-    shown_path,
-)
+from longreach.cli import options
+from longreach.cli.common import err, note, open_library, out, parse_under, parse_where, print_json, shown_path
 from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import Settings, load_settings
 from longreach.errors import DocumentError, InputError, LibraryError
@@ -33,17 +22,15 @@ def ask(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Index these first, and answer from them alone.")
     ] = None,
-    library: LibraryOption = None,
-    model: ModelOption = None,
-    answer: Annotated[
-        str | None, typer.Option(help="auto, rank_spans or extract (a span of the text), or generate.")
-    ] = None,
-    retriever: Annotated[str | None, typer.Option(help="hybrid, dense or bm25, with options.")] = None,
-    chooser: Annotated[str | None, typer.Option(help="top_k or sage, with options.")] = None,
+    library: options.Library = None,
+    model: options.Model = None,
+    answer: options.Answerer = None,
+    retriever: options.Retriever = None,
+    chooser: options.Chooser = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="How many hits to choose passages from.")] = None,
-    prompt_tokens: Annotated[int | None, typer.Option(help="The prompt's budget, in tokens.")] = None,
-    where: WhereOption = None,
-    as_json: JsonOption = False,
+    prompt_tokens: options.PromptTokens = None,
+    where: options.Where = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Answer a question from your documents, and show where the answer stands."""
     if not question.strip():
@@ -64,10 +51,9 @@ def ask(
         elif not opened.stats().documents:
             raise LibraryError(f"the library {settings.library} is empty: index some documents into it first")
         reader = _reader(opened, settings)
-        under = [str(path) for path in paths] if paths else None
         final: Answer | None = None
         with err.status("[dim]searching and reading[/]") as status:
-            for event in reader.stream(question, where=filters, under=under):
+            for event in reader.stream(question, where=filters, under=parse_under(paths)):
                 if isinstance(event, Answer):
                     final = event
                 elif isinstance(event, str):
@@ -147,7 +133,7 @@ def _reader(library: Any, settings: Settings) -> Any:
         answer=settings.answer,
         k=settings.k,
         prompt_tokens=settings.prompt_tokens,
-        least_similarity=settings.least_similarity,
+        least_relevance=settings.least_relevance,
     )
 
 
@@ -160,13 +146,11 @@ def _show(answer: Answer) -> None:
         place = escape(str(citation.place))
         out.print(f"  [bold][{number}][/] [cyan]{escape(shown_path(source or citation.document))}[/][dim], {place}[/]")
         out.print(Text("      ").append(_highlighted(citation, answer.text)))
-    if not answer.found and answer.passages:
+    if not answer.found and answer.nearest:
         out.print("  [dim]Nearest passages:[/]")
-        for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score)[:3]:
-            source = shown_path(passage.hit.document.source or passage.hit.document.id)
-            out.print(
-                f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, passage.chunk.section))}[/]"
-            )
+        for hit in answer.nearest:
+            source = shown_path(hit.document.source or hit.document.id)
+            out.print(f"  [dim]-[/] [cyan]{escape(source)}[/][dim] · {' › '.join(map(escape, hit.chunk.section))}[/]")
     usage, timing = answer.usage, answer.timing
     note(
         f"\n  {answer.model} · {len(answer.passages)} passages · {usage.prompt_tokens} prompt tokens, "

@@ -1,4 +1,4 @@
-"""What the commands share: options, the two consoles, how errors are shown."""
+"""What the commands share: the two consoles, how errors are shown."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import typer
 from rich.console import Console
 
 from longreach.config import Settings
@@ -25,19 +24,6 @@ out = Console(highlight=False, soft_wrap=True)
 """Results: what a pipe gets."""
 err = Console(stderr=True, highlight=False)
 """Progress, notes and errors."""
-
-LibraryOption = Annotated[
-    Path | None, typer.Option("--library", "-l", metavar="DIR", help="The library; by default the one in the settings.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-WhereOption = Annotated[
-    list[str] | None,
-    typer.Option("--where", "-w", metavar="KEY=VALUE", help="Only documents with this metadata; may be repeated."),
-]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="embedded, a Hugging Face id, a folder, a .gguf file, or http://host:port."),
-]
 
 
 def fail(sentence: str, code: int) -> NoReturn:
@@ -93,6 +79,11 @@ def parse_where(pairs: list[str] | None) -> dict[str, Any] | None:
     for key, value in _pairs("--where", pairs):
         wanted.setdefault(key, []).append(value)
     return dict(wanted) or None
+
+
+def parse_under(paths: list[Path] | None) -> list[str] | None:
+    """Paths as a filter; none is no filter."""
+    return [str(path) for path in paths] if paths else None
 
 
 def parse_metadata(pairs: list[str] | None) -> dict[str, MetadataValue] | None:

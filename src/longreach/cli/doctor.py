@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from importlib.metadata import PackageNotFoundError
@@ -10,7 +11,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from longreach.cli.common import JsonOption, LibraryOption, ModelOption, out, print_json
+from longreach.cli import options
+from longreach.cli.common import out, print_json
 from longreach.config import Settings, load_settings, settings_files
 from longreach.errors import LongreachError
 
@@ -28,7 +30,7 @@ PREFILL_TOKENS = 512
 DECODE_TOKENS = 16
 
 
-def doctor(model: ModelOption = None, library: LibraryOption = None, as_json: JsonOption = False) -> None:
+def doctor(model: options.Model = None, library: options.Library = None, as_json: options.AsJson = False) -> None:
     """Say what is installed, which models and devices there are, and what is slow and why."""
     settings = load_settings(model=model, library=library)
     report: dict[str, Any] = {
@@ -39,7 +41,7 @@ def doctor(model: ModelOption = None, library: LibraryOption = None, as_json: Js
         "library": _library(settings),
     }
     report["speed"] = _speed(settings)
-    report["advice"] = _advice(report, settings)
+    report["advice"] = advice_on(report, settings)
     if as_json:
         print_json(report)
         return
@@ -70,12 +72,19 @@ def _device() -> dict[str, Any]:
         "chosen": str(device),
         "dtype": str(choose_dtype("auto", device)).removeprefix("torch."),
         "cpu threads": torch.get_num_threads(),
+        "cpu cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "cpu busy": _busy(),
         "cpu bfloat16": {"matrix": "matrix units", "vector": "vector instructions", "none": "none"}[bfloat16_units()],
     }
     for at in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(at)
         found[f"cuda:{at}"] = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
     return found
+
+
+def _busy() -> float | None:
+    """How many cores other work has kept busy over the last minute, and so before this process; None where unknown."""
+    return round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
 
 
 def _models(settings: Settings) -> dict[str, str]:
@@ -119,18 +128,25 @@ def _speed(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _advice(report: dict[str, Any], settings: Settings) -> list[str]:
+def advice_on(report: dict[str, Any], settings: Settings) -> list[str]:
+    """What stands out in a report of `doctor`, a sentence each."""
     advice = []
     device = report["device"]
     if device["chosen"] == "cpu":
         advice.append("the model runs on the processor: a CUDA device would be many times quicker")
-        if device["cpu bfloat16"] == "emulated":
+        if device["cpu bfloat16"] == "none":
             advice.append(
                 "the processor has no native bfloat16, so weights are float32: twice the memory to read a token"
             )
         if device["cpu threads"] <= 2:
             advice.append(
                 f"only {device['cpu threads']} threads: reading a long prompt takes seconds; lower prompt_tokens"
+            )
+        busy, cores = device["cpu busy"] or 0.0, device["cpu cores"]
+        if device["cpu threads"] > 1 and busy + device["cpu threads"] > cores + 1:
+            advice.append(
+                f"other work keeps {busy:g} of {cores} cores busy: threads that wait for each other may be slower than "
+                f"fewer; try OMP_NUM_THREADS={max(1, int(cores - busy))}"
             )
     if any(state == "not fetched" for state in report["models"].values()):
         advice.append(

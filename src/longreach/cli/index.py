@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from longreach.cli.common import JsonOption, LibraryOption, open_library, out, parse_metadata, print_json, shown_path
+from longreach.cli import options
+from longreach.cli.common import open_library, out, parse_metadata, print_json, shown_path
 from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import load_settings
 from longreach.errors import DocumentError
@@ -16,20 +17,11 @@ from longreach.errors import DocumentError
 
 def index(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH", help="Files and folders.", show_default=False)],
-    library: LibraryOption = None,
-    chunker: Annotated[
-        str | None,
-        typer.Option(help='How documents are cut, such as "sentence(tokens=128)"; settled by the first index.'),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first."),
-    ] = None,
-    metadata: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Attach to every document of these paths; may be repeated."),
-    ] = None,
-    as_json: JsonOption = False,
+    library: options.Library = None,
+    chunker: options.Chunker = None,
+    encoder: options.Encoder = None,
+    metadata: options.Metadata = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Add, update and remove documents. Unchanged files cost nothing; safe to interrupt and to run again."""
     settings = load_settings(library=library, encoder=encoder, chunker=chunker)

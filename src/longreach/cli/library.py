@@ -9,16 +9,8 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from longreach.cli.common import (
-    JsonOption,
-    LibraryOption,
-    WhereOption,
-    open_library,
-    out,
-    parse_where,
-    print_json,
-    shown_path,
-)
+from longreach.cli import options
+from longreach.cli.common import open_library, out, parse_under, parse_where, print_json, shown_path
 from longreach.config import load_settings
 from longreach.errors import InputError
 
@@ -27,16 +19,14 @@ app = typer.Typer(help="Look into a library, or take documents out.", no_args_is
 
 @app.command("list")
 def list_documents(
-    under: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")
-    ] = None,
-    where: WhereOption = None,
-    library: LibraryOption = None,
-    as_json: JsonOption = False,
+    under: options.Under = None,
+    where: options.Where = None,
+    library: options.Library = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """List the documents."""
     with open_library(load_settings(library=library)) as opened:
-        infos = opened.documents(parse_where(where), [str(path) for path in under] if under else None)
+        infos = opened.documents(parse_where(where), parse_under(under))
     if as_json:
         print_json([{**asdict(info), "metadata": dict(info.metadata)} for info in infos])
         return
@@ -46,7 +36,7 @@ def list_documents(
 
 
 @app.command()
-def stats(library: LibraryOption = None, as_json: JsonOption = False) -> None:
+def stats(library: options.Library = None, as_json: options.AsJson = False) -> None:
     """Say how large a library is and what it was made with."""
     settings = load_settings(library=library)
     with open_library(settings) as opened:
@@ -64,7 +54,7 @@ def stats(library: LibraryOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def remove(
     documents: Annotated[list[str], typer.Argument(metavar="DOCUMENT", help="Ids or paths.", show_default=False)],
-    library: LibraryOption = None,
+    library: options.Library = None,
 ) -> None:
     """Take documents out of a library; the files stay where they are."""
     with open_library(load_settings(library=library)) as opened:

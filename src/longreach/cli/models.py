@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from longreach.cli.common import JsonOption, note, out, print_json
+from longreach.cli import options
+from longreach.cli.common import note, out, print_json
 from longreach.config import load_settings
 
 app = typer.Typer(help="The models that come with Longreach: see or fetch them.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_models(as_json: JsonOption = False) -> None:
+def list_models(as_json: options.AsJson = False) -> None:
     """Say which embedded models are there, and where."""
     from longreach.fetch import status
 

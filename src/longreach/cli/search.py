@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from longreach.cli.common import (
-    JsonOption,
-    LibraryOption,
-    WhereOption,
-    open_library,
-    out,
-    parse_where,
-    print_json,
-    shown_path,
-)
+from longreach.cli import options
+from longreach.cli.common import open_library, out, parse_under, parse_where, print_json, shown_path
 from longreach.config import load_settings
 
 
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.", show_default=False)],
-    under: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Only documents at or under these.")
-    ] = None,
+    under: options.Under = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 10,
-    retriever: Annotated[str | None, typer.Option(help="hybrid, dense or bm25, with options.")] = None,
-    reranker: Annotated[str | None, typer.Option(help='Such as "cross_encoder(model=...)".')] = None,
-    where: WhereOption = None,
-    library: LibraryOption = None,
-    as_json: JsonOption = False,
+    retriever: options.Retriever = None,
+    reranker: options.Reranker = None,
+    where: options.Where = None,
+    library: options.Library = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Find passages: hits with their spans and scores."""
     settings = load_settings(library=library, retriever=retriever, reranker=reranker)
@@ -42,7 +31,7 @@ def search(
             retriever=settings.retriever,
             reranker=settings.reranker,
             where=parse_where(where),
-            under=[str(path) for path in under] if under else None,
+            under=parse_under(under),
         )
         if as_json:
             print_json(

@@ -40,6 +40,15 @@ def sentences(document: Document, language: str = "en") -> list[Range]:
     return list(pairwise(ordered))
 
 
+def trim(text: str, start: int, end: int) -> Range:
+    """The range without the white space at its ends; empty where there is nothing else."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
 def _fenced(text: str) -> Iterator[Range]:
     """Blocks of fenced code, their fences included; one that is left open is none."""
     opening: re.Match[str] | None = None

@@ -121,7 +121,9 @@ class Engine(ABC):
             offline=settings.offline,
             report=report,
         )
-        return PagedEngine(loaded, kv_bytes=kv_bytes)
+        # Who names a dtype wants its numbers; else what is stored in few bits is multiplied in few.
+        plain = settings.dtype != "auto" or loaded.device.type != "cpu"
+        return PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto")
 
     @abstractmethod
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:

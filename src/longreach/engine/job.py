@@ -10,7 +10,7 @@ import torch
 
 from longreach.attention.selected import SelectedPages
 from longreach.attention.watch import LastQueries
-from longreach.engine.requests import FinishReason, Piece, Sampling, TokenLogprobs
+from longreach.engine.requests import FinishReason, Piece, TokenLogprobs
 from longreach.engine.sampling import Source
 from longreach.engine.visible import Visible
 from longreach.kv.policies import Policy
@@ -22,24 +22,25 @@ _numbers = itertools.count()
 
 @dataclass(eq=False)
 class Job:
-    """`prompt` and `output` are token ids; of both together, the first `done` have their KV in `sequence`. One of
-    `ends` ends the output.
+    """`prompt` and `output` are token ids; of both together, the first `done` have their KV in `sequence`.
 
-    `priority`: lower comes first. `deadline` and `began` are seconds of `time.perf_counter`. `leader` is another sample
-    of the same prompt, whose pages are shared once it has read it. A job that `looks` reads its prompt, keeps its pages
-    and has the `logits` after it. `compacted` is the length of the output when its KV was last made smaller, -1 before.
+    `priority`: lower comes first. `deadline` and `began` are seconds of `time.perf_counter`. `leader` is another
+    sample of the same prompt, whose pages are shared once it has read it; `sample` is its number. A job that `looks`
+    reads its prompt, keeps its pages and has the `logits` after it. `compacted` is the length of the output when its
+    KV was last made smaller, -1 before.
     """
 
     prompt: list[int]
-    sampling: Sampling
+    source: Source
     limit: int
     began: float
-    ends: frozenset[int] = frozenset()
     priority: int = 0
     deadline: float | None = None
     policy: Policy | None = None
     leader: Job | None = None
+    sample: int = 0
     output: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     pieces: deque[Piece] = field(default_factory=deque)
     reason: FinishReason | None = None
     error: Exception | None = None
@@ -51,7 +52,6 @@ class Job:
     ended: float = 0.0
     kv_bytes: int = 0
     number: int = field(default_factory=lambda: next(_numbers))
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
     looks: bool = False
     watcher: LastQueries | None = None
     reader: SelectedPages | None = None
@@ -59,8 +59,7 @@ class Job:
     logits: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
-        self.visible = Visible(self.sampling.stop)
-        self.source = Source(self.sampling, self.prompt, self.ends)
+        self.visible = Visible(self.source.sampling.stop)
 
     def rank(self) -> tuple[int, float, int]:
         """Whoever is smaller goes first."""
@@ -70,6 +69,13 @@ class Job:
     def tokens(self) -> list[int]:
         """All that is known of the text."""
         return self.prompt + self.output
+
+    def ahead(self, count: int) -> list[int]:
+        """The next `count` tokens whose KV is missing."""
+        if self.done >= len(self.prompt):
+            first = self.done - len(self.prompt)
+            return self.output[first : first + count]
+        return self.tokens[self.done : self.done + count]
 
     @property
     def missing(self) -> int:

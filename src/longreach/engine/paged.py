@@ -9,6 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from threading import Event, RLock
 from typing import Literal
 
@@ -21,21 +22,23 @@ from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
 from longreach.engine.requests import Completion, Message, Piece, Prompt, Sampling, TokenLogprobs, check_prompt
 from longreach.engine.runner import Runner
-from longreach.engine.sampling import Draw, sample
+from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.prefix import PrefixCache
-from longreach.model.bridge import Bridge
+from longreach.model.bridge import Bridge, Products
 from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
+
+_NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 
 class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `scheduler` and `pool` may be looked at.
+    `products`: see `Bridge.quicken`. `scheduler` and `pool` may be looked at.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class PagedEngine(Engine):
         step_tokens: int | None = None,
         reuse: bool = True,
         preemption: Literal["recompute", "swap"] = "recompute",
+        products: Products = "own",
     ) -> None:
         self.loaded = loaded
         self.model = loaded.name
@@ -54,6 +58,7 @@ class PagedEngine(Engine):
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self.bridge = Bridge(loaded.model)
+        self.bridge.quicken(products)
         self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -105,26 +110,22 @@ class PagedEngine(Engine):
         """See `Engine.start`. Lower `priority` goes first; after `timeout` seconds the answer ends where it is;
         `policy` ("snapkv(budget=0.25)") says what is kept of the KV."""
         began = time.perf_counter()
-        if sampling.n > 1:
-            raise UnsupportedError(f"n={sampling.n}: this engine writes one answer to a prompt at a time")
         ids = self._fitting(prompt)
         sampling.check_vocabulary(self.loaded.model.get_input_embeddings().num_embeddings)
         limit = min(sampling.max_tokens, self.context_length - len(ids))
-        job = Job(
-            ids,
-            sampling,
-            limit,
-            began,
-            sampling.ends(self.end_tokens),
-            priority,
-            None if timeout is None else began + timeout,
-            policies.make(policy) if isinstance(policy, str) else policy,
-        )
         self._check_room(len(ids) + limit)
+        kept = policies.make(policy) if isinstance(policy, str) else policy
+        deadline = None if timeout is None else began + timeout
+        jobs: list[Job] = []
+        for number in range(sampling.n):
+            source = Source(sampling, ids, sampling.ends(self.end_tokens), number)
+            leader = jobs[0] if jobs and kept is None else None
+            jobs.append(Job(ids, source, limit, began, priority, deadline, kept, leader, number))
         with self._lock:
-            self.scheduler.add(job)
-        stream = Stream(lambda cancelled: self._pieces(job, cancelled), on_cancel=lambda: self._drop(job))
-        weakref.finalize(stream, self._dropped.append, job)
+            for job in jobs:
+                self.scheduler.add(job)
+        stream = Stream(lambda cancelled: self._pieces(jobs, cancelled), on_cancel=lambda: self._drop(jobs))
+        weakref.finalize(stream, self._dropped.extend, jobs)
         return stream
 
     def explore(self, prompt: Prompt) -> Exploration:
@@ -132,7 +133,7 @@ class PagedEngine(Engine):
             raise UnsupportedError(f"{self.model} has layers that do not see all of the text: it cannot be explored")
         ids = self._fitting(prompt)
         self._check_room(len(ids))
-        job = Job(ids, Sampling(max_tokens=1), 1, time.perf_counter(), looks=True)
+        job = Job(ids, Source(Sampling(max_tokens=1), ids), 1, time.perf_counter(), looks=True)
         with self._lock:
             self.scheduler.add(job)
             while job.active:
@@ -160,13 +161,14 @@ class PagedEngine(Engine):
                 return False
             try:
                 finished, logits = self._runner.run(work)
-                sampled = sample(logits, [Draw(job.source, job.output) for job in finished])
             except Exception as error:
                 for job, _ in work:
                     self._fail(job, _explained(error, self.loaded.device))
                 return True
-            for job, row, token, told in zip(finished, logits, sampled.tokens, sampled.logprobs, strict=True):
-                self._settle(job, row, token, told)
+            if finished:
+                sampled = sample(logits, [Draw(job.source, job.output) for job in finished])
+                for job, row, token, told in zip(finished, logits, sampled.tokens, sampled.logprobs, strict=True):
+                    self._settle(job, row, token, told)
             return True
 
     def _advance(self, job: Job) -> None:
@@ -177,32 +179,35 @@ class PagedEngine(Engine):
             if job.active and not job.pieces:
                 self._fail(job, ModelError("no memory for keys and values is left: give kv_bytes more, or ask later"))
 
-    def _pieces(self, job: Job, cancelled: Event) -> Generator[Piece, None, Completion]:
-        while True:
-            if cancelled.is_set():
-                self._drop(job)
-                return self._completion(job)
-            if job.pieces:
-                yield job.pieces.popleft()
-            elif job.error is not None:
-                raise job.error
-            elif not job.active:
-                return self._completion(job)
+    def _pieces(self, jobs: list[Job], cancelled: Event) -> Generator[Piece, None, Completion]:
+        """The pieces of all samples of one prompt as they come, and their completion."""
+        while not cancelled.is_set():
+            ready = next((job for job in jobs if job.pieces), None)
+            failed = next((job.error for job in jobs if job.error is not None), None)
+            waiting = next((job for job in jobs if job.active), None)
+            if ready is not None:
+                yield ready.pieces.popleft()
+            elif failed is not None:
+                raise failed
+            elif waiting is None:
+                break
             else:
-                self._advance(job)
+                self._advance(waiting)
+        else:
+            self._drop(jobs)
+        first, *others = [self._completion(job) for job in jobs]
+        return replace(first, others=tuple(others))
 
     def _settle(self, job: Job, logits: torch.Tensor, token: int | None, told: TokenLogprobs | None) -> None:
-        """What a job that computed all it knew goes on with: a token, or its end. `logits [vocab]` in float32; no token
-        where they are no numbers."""
+        """What a job that computed all it knew goes on with: `token`, None where `logits [vocab]` are no numbers."""
         assert job.sequence is not None
+        if token is None:
+            for segment in job.sequence.segments:
+                self.pool.scrub(segment.pages)
+            self._fail(job, ModelError(_NO_NUMBERS))
+            return
         if not job.output and job.exact and self.scheduler.prefix is not None:
             self.scheduler.prefix.put(job.sequence)
-        if token is None:
-            for segment in job.sequence.segments[-1:]:
-                self.pool.scrub(segment.pages)
-            message = "the model computed values that are not numbers: try dtype float32 or another model"
-            self._fail(job, ModelError(message))
-            return
         if job.looks:
             job.logits, job.reason = logits, "stop"
             self.scheduler.running.remove(job)
@@ -210,12 +215,13 @@ class PagedEngine(Engine):
         job.output.append(token)
         self._runner.compact(job)
         job.ttft = job.ttft or time.perf_counter() - job.began
-        ended = token in job.ends
+        sampling = job.source.sampling
+        ended = token in job.source.ends
         final = ended or job.left == 0
-        logprobs = (told,) if told else ()
+        show = job.visible.pass_over if len(job.output) <= sampling.min_tokens else job.visible.update
+        logprobs = () if told is None else (told,)
         job.logprobs += logprobs
-        show = job.visible.pass_over if len(job.output) <= job.sampling.min_tokens else job.visible.update
-        job.pieces.append(Piece(show(self.decode(job.output), final=final), token, logprobs=logprobs))
+        job.pieces.append(Piece(show(self.decode(job.output), final=final), token, job.sample, logprobs))
         if ended or job.visible.stopped:
             self._end(job, "stop")
         elif final:
@@ -235,9 +241,9 @@ class PagedEngine(Engine):
         job.error, job.ended = error, time.perf_counter()
         self.scheduler.remove(job)
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, jobs: list[Job]) -> None:
         """The caller went away: its pages are free at once, or after the step that is being computed."""
-        self._dropped.append(job)
+        self._dropped.extend(jobs)
         if self._lock.acquire(blocking=False):
             try:
                 self._settle_dropped()

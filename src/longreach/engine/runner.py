@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from longreach.attention.paged import PlainStep
-from longreach.attention.step import Step, begin
+from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided import StridedStep
 from longreach.attention.tree import Tree, TreeStep
 from longreach.engine.job import Job
@@ -18,6 +19,9 @@ from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
 
+if TYPE_CHECKING:
+    from longreach.engine.decode_graph import DecodeGraphs
+
 
 class Runner:
     """Puts the new tokens of all jobs into one row and through the network."""
@@ -26,12 +30,12 @@ class Runner:
         self._bridge = bridge
         self._pool = pool
         self._device = bridge.device
-        self._kind: type[Step] = StridedStep if self._device.type == "cpu" else PlainStep
+        self._kind, self._graphs = _forms(bridge, pool)
 
     def run(self, work: Many[tuple[Job, int]]) -> tuple[list[Job], torch.Tensor]:
         """Compute that many tokens of each job. Returns the jobs that have all their tokens computed now, and the
         logits `[those jobs, vocab]` after their last, in float32."""
-        chunks = [job.tokens[job.done : job.done + count] for job, count in work]
+        chunks = [job.ahead(count) for job, count in work]
         begun = begin([(_sequence(job), chunk) for (job, _), chunk in zip(work, chunks, strict=True)])
         rows = [
             replace(row, watcher=None if job.read else job.watcher, reader=job.reader)
@@ -45,7 +49,13 @@ class Runner:
             if job.missing == count:
                 finished.append(job)
                 keep.append(row.first + count - 1)
-        tokens = self._tensor([token for chunk in chunks for token in chunk])
+        flat = [token for chunk in chunks for token in chunk]
+        if self._graphs is not None and _decodes(rows):
+            logits = self._graphs.run(rows, flat)
+            for job, _ in work:
+                job.done += 1
+            return finished, (logits if len(keep) == len(rows) else logits[keep]).float()
+        tokens = self._tensor(flat)
         step = self._kind(self._pool, self._bridge.rotations, rows)
         logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep or [0]))
         for job, count in work:
@@ -96,3 +106,20 @@ def _staying(policy: Policy, sequence: Sequence, layer: int) -> list[torch.Tenso
         mask = policy.stay(layer, head, positions, sequence.position)
         found.append(mask.nonzero()[:, 0])
     return found
+
+
+def _forms(bridge: Bridge, pool: PagePool) -> tuple[type[Step], DecodeGraphs | None]:
+    """How steps are computed on the model's device."""
+    if bridge.device.type == "cpu":
+        return StridedStep, None
+    if bridge.device.type != "cuda" or any(rotation.interleaved for rotation in bridge.rotations):
+        return PlainStep, None
+    from longreach.attention.triton_step import TritonStep
+    from longreach.engine.decode_graph import DecodeGraphs
+
+    return TritonStep, DecodeGraphs(bridge, pool)
+
+
+def _decodes(rows: Many[Row]) -> bool:
+    """Whether every sequence has one new token, attended to in the ordinary way."""
+    return len(rows) <= 256 and all(row.count == 1 and row.watcher is None and row.reader is None for row in rows)

@@ -85,16 +85,18 @@ class Scheduler:
         try:
             if job.swapped is not None:
                 assert job.sequence is not None
-                self._room(job.swapped.pages)
+                self._room(job.swapped.pages + self.pages_for(job.missing))
                 swap_in(job.sequence, job.swapped)
                 job.swapped = None
+                job.sequence.reserve(job.missing)
             else:
                 self._begin(job)
         except OutOfPagesError:
             worst = max(self.running, key=Job.rank, default=None)
             if worst is None or worst.priority <= job.priority:
                 return False
-            self._preempt(worst, planned)
+            planned.pop(worst, None)
+            self.preempt(worst)
             return self._admit(job, planned)
         self.waiting.remove(job)
         self.running.append(job)
@@ -109,8 +111,11 @@ class Scheduler:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
         try:
-            self._room(self.pages_for(missing))
-            sequence.reserve(missing)
+            ahead = missing + min(GROWTH, job.left)
+            if not self._evict(self.pages_for(ahead)):
+                ahead = missing
+                self._room(self.pages_for(ahead))
+            sequence.reserve(ahead)
         except OutOfPagesError:
             sequence.release()
             raise
@@ -121,31 +126,27 @@ class Scheduler:
         assert job.sequence is not None
         while True:
             for ahead in (max(job.missing, min(GROWTH, job.left)), job.missing):
-                try:
+                needed = self.pages_for(ahead) if job.sequence.room < ahead else 0
+                if self._evict(needed):
                     job.sequence.reserve(ahead)
                     return True
-                except OutOfPagesError:
-                    self._evict(self.pages_for(ahead))
-                    if self.pool.free >= self.pages_for(ahead):
-                        job.sequence.reserve(ahead)
-                        return True
             worst = max(self.running, key=Job.rank)
-            self._preempt(worst, planned)
+            planned.pop(worst, None)
+            self.preempt(worst)
             if worst is job:
                 return False
 
     def _room(self, pages: int) -> None:
-        self._evict(pages)
-        if self.pool.free < pages:
+        if not self._evict(pages):
             raise OutOfPagesError(f"{pages} pages are needed and {self.pool.free} are free")
 
-    def _evict(self, pages: int) -> None:
-        if self.prefix is not None:
-            self.prefix.evict(pages)
+    def _evict(self, pages: int) -> bool:
+        """Free pages by letting go of what is only kept for reuse. False where that is not enough."""
+        return self.pool.free >= pages or (self.prefix is not None and self.prefix.evict(pages))
 
-    def _preempt(self, job: Job, planned: dict[Job, int]) -> None:
+    def preempt(self, job: Job) -> None:
+        """Let a running job wait again: its pages are free."""
         assert job.sequence is not None
-        planned.pop(job, None)
         self.running.remove(job)
         if self.preemption == "swap" or not job.exact:
             job.swapped = swap_out(job.sequence)

@@ -42,6 +42,7 @@ def drop(sequence: Sequence, keep: Callable[[int], Many[torch.Tensor]]) -> int:
         segment.renumber(np.ascontiguousarray(segment.table[:, :, :columns]))
     sequence.segments = [segment for segment in sequence.segments if segment.table.shape[2] or len(segment)]
     sequence.sealed = True
+    sequence.version += 1
     return freed
 
 

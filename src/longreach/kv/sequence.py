@@ -15,7 +15,7 @@ from longreach.kv.segment import Segment
 class Sequence:
     """The KV of one request. The streams of a sequence may differ in length; its next token stands at `position`.
 
-    The last segment is the writable tail unless it is `sealed`.
+    The last segment is the writable tail unless it is `sealed`. `version` grows when pages are exchanged for others.
     """
 
     pool: PagePool
@@ -24,6 +24,7 @@ class Sequence:
     segments: list[Segment] = field(default_factory=list)
     position: int = 0
     sealed: bool = True
+    version: int = 0
 
     @property
     def tail(self) -> Segment:
@@ -42,6 +43,11 @@ class Sequence:
     def pages(self) -> int:
         """How many pages all streams have together."""
         return sum(int((segment.table >= 0).sum()) for segment in self.segments)
+
+    @property
+    def room(self) -> int:
+        """How many tokens more the tail has pages for."""
+        return 0 if self.sealed else self.segments[-1].room
 
     def add(self, segment: Segment) -> None:
         """Let a sealed segment, whose hold passes to the sequence, be the next; the text goes on behind it."""

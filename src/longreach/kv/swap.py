@@ -51,3 +51,4 @@ def swap_in(sequence: Sequence, swapped: Swapped) -> None:
         table = np.full(had.shape, -1, np.int32)
         table[had] = own
         segment.renumber(table)
+    sequence.version += 1

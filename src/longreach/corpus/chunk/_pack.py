@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from longreach.corpus.sentences import Range
+from longreach.corpus.sentences import Range, trim
 from longreach.tokens import count_many
 from longreach.types import Document, Span, TokenCounter
 
@@ -92,15 +92,6 @@ def check(tokens: int, overlap: int = 0) -> None:
         raise ValueError(f"tokens must be at least 1, not {tokens}")
     if not 0 <= overlap < tokens:
         raise ValueError(f"overlap must be at least 0 and less than tokens, not {overlap}")
-
-
-def trim(text: str, start: int, end: int) -> Range:
-    """The range without the white space at its ends; empty where there is nothing else."""
-    while start < end and text[start].isspace():
-        start += 1
-    while end > start and text[end - 1].isspace():
-        end -= 1
-    return start, end
 
 
 class _Part:

@@ -1,0 +1,137 @@
+"""A step on CUDA: all sequences at once, by the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+
+import numpy as np
+import torch
+
+from longreach.attention.attend import Scores
+from longreach.attention.merge import Part
+from longreach.attention.references import SequenceReferences, references_of, turns_of
+from longreach.attention.rotation import Rotation
+from longreach.attention.step import Row, Step
+from longreach.attention.tables import Pages, References, Turns
+from longreach.attention.triton_prefill import prefill
+from longreach.attention.triton_write import write
+from longreach.kv.pool import PagePool
+from longreach.kv.sequence import Sequence
+
+
+class TritonStep(Step):
+    """Tables of all layers go to the device once; each layer is two kernels and the merge of their parts."""
+
+    def __init__(self, pool: PagePool, rotations: Many[Rotation], rows: Many[Row]) -> None:
+        super().__init__(pool, rotations, rows)
+        self._device = pool.keys.device
+        self._pages = Pages(pool.keys, pool.values, pool.positions)
+        self._views: dict[int, Tables] = {}
+        if rows:
+            self._tables = Tables([row.sequence for row in rows], rotations, self._device)
+            positions = np.concatenate([np.arange(row.position, row.position + row.count) for row in rows])
+            self._positions = torch.from_numpy(positions.astype(np.int32)).to(self._device)
+            starts = np.array([*(row.first for row in rows), len(positions)], np.int32)
+            self._starts = torch.from_numpy(starts).to(self._device)
+            pages, entries = zip(*(_targets(row, pool.page_size) for row in rows), strict=True)
+            self._targets = torch.from_numpy(np.concatenate(pages, 1)).to(self._device)
+            self._entries = torch.from_numpy(np.concatenate(entries)).to(self._device)
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
+        write(key.contiguous(), value.contiguous(), self._positions, self._targets[layer], self._entries, self._pages)
+        query = query.contiguous()
+        for row in self.rows:
+            if row.watcher is not None:
+                row.watcher.see(layer, query[row.first : row.first + row.count], scores)
+        output, lse = self._attend(layer, self._tables, query, self._positions, self._starts, scores)
+        for row in self.rows:
+            if row.reader is not None and row.count == 1:
+                own = slice(row.first, row.first + 1)
+                output[own], lse[own] = row.reader.read(layer, query[own], row.position, scores, self.rotations[layer])
+        return output, lse
+
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
+        if id(row.sequence) not in self._views:
+            self._views[id(row.sequence)] = Tables([row.sequence], self.rotations, self._device)
+        positions = torch.full((row.count,), row.position, dtype=torch.int32, device=self._device)
+        starts = torch.tensor([0, row.count], dtype=torch.int32, device=self._device)
+        return self._attend(layer, self._views[id(row.sequence)], query.contiguous(), positions, starts, scores)
+
+    def _attend(
+        self,
+        layer: int,
+        tables: Tables,
+        query: torch.Tensor,
+        positions: torch.Tensor,
+        starts: torch.Tensor,
+        scores: Scores,
+    ) -> Part:
+        return prefill(
+            query,
+            positions,
+            starts,
+            self._pages,
+            tables.references(layer),
+            tables.turns(layer),
+            scale=scores.scale,
+            window=scores.window,
+            softcap=scores.softcap,
+        )
+
+    def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
+        raise NotImplementedError  # all rows are written at once
+
+    def row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        raise NotImplementedError  # all rows attend at once
+
+
+class Tables:
+    """The references and turns of some sequences, for all layers, on the device."""
+
+    def __init__(self, sequences: Many[Sequence], rotations: Many[Rotation], device: torch.device) -> None:
+        found = [references_of(sequence) for sequence in sequences]
+        width = max(1, *(own.pages.shape[2] for own in found), 1)
+        self._pages, self._slots, self._alive = (
+            torch.from_numpy(_stacked([getattr(own, name) for own in found], width)).to(device)
+            for name in ("pages", "slots", "alive")
+        )
+        self._counts = torch.from_numpy(np.stack([own.counts for own in found], 1)).to(device)
+        self._turns = turns_by_layer(rotations, found, device)
+
+    def references(self, layer: int) -> References:
+        """Those of one layer."""
+        return References(self._pages[layer], self._slots[layer], self._alive[layer], self._counts[layer])
+
+    def turns(self, layer: int) -> Turns:
+        """Those of one layer."""
+        return self._turns[layer]
+
+
+def turns_by_layer(rotations: Many[Rotation], found: Many[SequenceReferences], device: torch.device) -> list[Turns]:
+    """The turns of every layer; layers with the same rotation share theirs."""
+    known: dict[bytes, Turns] = {}
+    turns = []
+    for rotation in rotations:
+        key = rotation.frequencies.numpy().tobytes()
+        if key not in known:
+            known[key] = turns_of(rotation, [own.shifts for own in found], device)
+        turns.append(known[key])
+    return turns
+
+
+def _stacked(parts: Many[np.ndarray], width: int) -> np.ndarray:
+    """`[layers, sequences, kv_heads, width]`, what is missing filled with zeros."""
+    layers, heads, _ = parts[0].shape
+    whole = np.zeros((layers, len(parts), heads, width), parts[0].dtype)
+    for at, part in enumerate(parts):
+        whole[:, at, :, : part.shape[2]] = part
+    return whole
+
+
+def _targets(row: Row, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the new tokens go: pages `[layers, tokens, kv_heads]` and entries `[tokens]` (int32)."""
+    at = np.arange(row.entry, row.entry + row.count)
+    pages = row.tail.table[:, :, at // size].transpose(0, 2, 1)
+    return np.ascontiguousarray(pages), (at % size).astype(np.int32)

@@ -1,0 +1,109 @@
+"""Products with the weights in 8 or 4 bits.
+
+A decoding step reads every weight once and computes little with it, so bytes are time. Two forms, by what they round:
+
+- by groups: weights to 4 or 8 bits, with a scale, and in 4 bits a middle, for every 32 of a row. This is how GGUF's Q4_0,
+  Q4_1 and Q8_0 store them: a model that comes from there loses next to nothing. Vectors are rounded to bfloat16. Quick
+  for few tokens only.
+- dynamically: each row of weights to 8 bits, and each token's vector to 8 bits as it comes. Quick for many tokens, since the
+  processor multiplies 8-bit numbers several times as fast; the rounding of vectors costs quality.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Product: TypeAlias = Callable[[Tensor], Tensor]
+"""`x [1, tokens, in] -> x @ weight.T + bias [1, tokens, out]`, in the format of `x`."""
+
+Grouped: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""Numbers 0 to 15 `[out, in]`, scales and middles `[out, in / 32]`: `(number - 8) * scale + middle` is the weight."""
+
+GROUP = 32
+
+
+def dynamically(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
+    """The product with `weight [out, in]` in 8 bits a row, vectors in 8 bits, and the bytes that it takes."""
+    exact = weight.detach().float()
+    scales = (exact.abs().amax(dim=1) / 127).clamp_min(1e-12)
+    with warnings.catch_warnings(action="ignore"):
+        whole = torch.quantize_per_channel(exact, scales.double(), torch.zeros(len(exact)).long(), 0, torch.qint8)
+        packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.detach().float())
+    multiply = torch.ops.quantized.linear_dynamic.default
+    own = weight.dtype
+
+    def run(x: Tensor) -> Tensor:
+        if own != torch.float32:
+            x = x.float()
+        if x.shape[1] == 1:
+            return multiply(x, packed) if own == torch.float32 else multiply(x, packed).to(own)
+        # The operation rounds all vectors on one scale: brought to the same length first, each has its own.
+        lengths = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1e-12)
+        if bias is None:
+            return multiply(x / lengths, packed).mul_(lengths).to(own)
+        return (multiply(x / lengths, packed) - bias).mul_(lengths).add_(bias).to(own)
+
+    return run, exact.numel() + scales.nbytes
+
+
+def in_4_bits(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
+    """The product with `weight [out, in]`, `in` a multiple of 32 and `out` of 16, and the bytes that it takes."""
+    return _by_groups([four_bits(weight)], weight, bias)
+
+
+def in_8_bits(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
+    """The same in 8 bits: PyTorch has a quick kernel for 4 bits with groups, so two of them, upper and lower half, make
+    one of 8."""
+    groups = weight.detach().float().unflatten(1, (-1, GROUP))
+    scales = (groups.abs().amax(dim=-1) / 127).clamp_min(1e-12).bfloat16()
+    numbers = (groups / scales.float()[..., None]).round().clamp(-128, 127).to(torch.int32).flatten(1) + 128
+    upper = (numbers // 16, 16 * scales, torch.zeros_like(scales))
+    lower = (numbers % 16, scales, 8 * scales)
+    return _by_groups([upper, lower], weight, bias)
+
+
+def _by_groups(parts: list[Grouped], weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
+    """The product with the sum of `parts`."""
+    numbers, scales, middles = (torch.cat([part[at] for part in parts]) for at in range(3))
+    packed = torch._convert_weight_to_int4pack_for_cpu(numbers, 1)
+    both = torch.stack((scales, middles), dim=-1).transpose(0, 1).contiguous()
+    multiply = torch._weight_int4pack_mm_for_cpu
+    own, (outputs, inputs) = weight.dtype, weight.shape
+    halves = len(parts) == 2
+
+    def run(x: Tensor) -> Tensor:
+        y = multiply(x.reshape(-1, inputs).bfloat16(), packed, GROUP, both).to(own)
+        if halves:
+            y = y.narrow(1, 0, outputs) + y.narrow(1, outputs, outputs)
+        y = y.view(*x.shape[:-1], outputs)
+        return y if bias is None else y + bias
+
+    return run, packed.nbytes + both.nbytes
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether PyTorch has the product by groups for such a matrix."""
+    return weight.shape[1] % GROUP == 0 and weight.shape[0] % 16 == 0
+
+
+def four_bits(weight: Tensor) -> Grouped:
+    """The nearest that 4 bits come to `weight`."""
+    groups = weight.detach().float().unflatten(1, (-1, GROUP))
+    low, high = groups.amin(dim=-1), groups.amax(dim=-1)
+    scales = ((high - low) / 15).clamp_min(1e-12).bfloat16()
+    middles = (low + 8 * scales.float()).bfloat16()
+    numbers = ((groups - middles.float()[..., None]) / scales.float()[..., None]).round() + 8
+    return numbers.clamp(0, 15).to(torch.int32).flatten(1), scales, middles
+
+
+def loss_in_4_bits(weight: Tensor) -> float:
+    """How far 4 bits are from `weight`: the length of the difference over that of the weight."""
+    numbers, scales, middles = four_bits(weight)
+    again = (numbers.unflatten(1, (-1, GROUP)) - 8) * scales.float()[..., None] + middles.float()[..., None]
+    exact = weight.detach().float()
+    return float((again.flatten(1) - exact).norm() / exact.norm().clamp_min(1e-12))

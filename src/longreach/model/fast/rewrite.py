@@ -1,0 +1,180 @@
+"""Rewriting the graph into fewer operations with the same result.
+
+- What is computed twice is computed once, what nobody uses not at all.
+- Products of the same vectors with several matrices (queries, keys, values; gate and up) become one.
+- The rotation of positions (Su et al. 2021, arXiv 2104.09864) takes three operations instead of seven.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from longreach.model.fast.graph import constant, size
+
+_PURE = {"unsqueeze", "__getitem__", "getitem", "to", "float", "cos", "sin", "view", "transpose", "mul", "add", "neg", "size"}
+
+
+def name_of(node: Any) -> str:
+    """What a node calls, without its class."""
+    return getattr(node.target, "__name__", "") if isinstance(node, fx.Node) and node.op == "call_function" else ""
+
+
+def tidy(graph: fx.Graph) -> None:
+    """Merge equal operations, drop unused ones. Nothing that writes into a tensor is touched."""
+    writes = {"__setitem__", "copy_"}
+    if any(name in writes or _in_place(name) for name in map(name_of, graph.nodes)):
+        return
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if name_of(node) in _PURE:
+            key = (node.target, _frozen(node.args), _frozen(node.kwargs))
+            if key in known:
+                node.replace_all_uses_with(known[key])
+                graph.erase_node(node)
+            else:
+                known[key] = node
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op in ("call_function", "get_attr"):
+            graph.erase_node(node)
+
+
+def rotate_quickly(graph: fx.Graph) -> None:
+    """`x * cos + cat(-x₂, x₁) * sin` as `x * cos + roll(x) * sin'`, where `sin'` has its first half negated, once."""
+    signed: dict[fx.Node, fx.Node] = {}
+    for node in list(graph.nodes):
+        found = _rotation(node)
+        if not found:
+            continue
+        x, cos, sin, half = found
+        if sin not in signed:
+            with graph.inserting_after(sin):
+                sign = constant(graph, torch.cat((-torch.ones(half), torch.ones(half))))
+            with graph.inserting_after(sign):
+                signed[sin] = graph.call_function(_signed, (sin, sign))
+        with graph.inserting_before(node):
+            plain = graph.call_function(torch.mul, (x, cos))
+            swapped = graph.call_function(torch.roll, (x, half, -1))
+            new = graph.call_function(torch.addcmul, (plain, swapped, signed[sin]))
+        node.replace_all_uses_with(new)
+    _drop_unused(graph)
+
+
+def _signed(sin: Tensor, sign: Tensor) -> Tensor:
+    return sin * sign.to(sin)
+
+
+def _rotation(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
+    """`(x, cos, sin, half of the dimension)` where `node` ends a rotation."""
+    if name_of(node) not in ("add", "__add__"):
+        return None
+    plain, turned = node.args[0], node.args[1]
+    if not (_is(plain, "mul") and _is(turned, "mul")):
+        return None
+    x, cos = plain.args
+    swapped, sin = turned.args
+    if not (_is(swapped, "cat") and isinstance(sin, fx.Node) and isinstance(cos, fx.Node)):
+        return None
+    parts = swapped.args[0]
+    if not (isinstance(parts, tuple | list) and len(parts) == 2 and _is(parts[0], "neg")):
+        return None
+    second, first = parts[0].args[0], parts[1]
+    if not (_is(second, "__getitem__") and _is(first, "__getitem__") and second.args[0] is x and first.args[0] is x):
+        return None
+    (_, upper), (_, lower) = (_last_slice(second.args[1]), _last_slice(first.args[1]))
+    if upper is None or lower is None or upper.stop is not None or lower.start is not None:
+        return None
+    if not isinstance(upper.start, int) or upper.start != lower.stop:
+        return None
+    return x, cos, sin, upper.start
+
+
+def _last_slice(index: Any) -> tuple[Any, slice | None]:
+    if isinstance(index, tuple) and len(index) == 2 and index[0] is Ellipsis and isinstance(index[1], slice):
+        return index[0], index[1]
+    return None, None
+
+
+def merge_products(graph: fx.Graph) -> None:
+    """One product where several matrices multiply the same vectors. The weights move into one tensor, of which those of
+    the model become parts, so that no memory is taken."""
+    groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
+    for node in graph.nodes:
+        if weights_of(node) is not None:
+            groups.setdefault((node.args[0], weights_of(node)[1] is not None), []).append(node)  # type: ignore[index]
+    for (x, biased), nodes in groups.items():
+        parameters = [weights_of(node) for node in nodes]
+        weights = [each[0] for each in parameters if each]
+        if len(nodes) < 2 or len({id(weight) for weight in weights}) < len(nodes) or any(_shared(n) for n in nodes):
+            continue
+        weight = _moved(weights)
+        bias = _moved([each[1] for each in parameters if each and each[1] is not None]) if biased else None
+        with graph.inserting_before(nodes[0]):
+            whole = constant(graph, weight)
+            extra = constant(graph, bias) if bias is not None else None
+            merged = graph.call_function(torch.nn.functional.linear, (x, whole, extra))
+            start = 0
+            for node, part in zip(nodes, weights, strict=True):
+                new = graph.call_function(torch.narrow, (merged, -1, start, len(part)))
+                node.replace_all_uses_with(new)
+                start += len(part)
+    _drop_unused(graph)
+
+
+def weights_of(node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+    """Weight `[out, in]` and bias of a product with a constant matrix."""
+    if node.target is not torch.nn.functional.linear or node.kwargs or len(node.args) not in (2, 3):
+        return None
+    weight, bias = node.args[1], node.args[2] if len(node.args) == 3 else None
+    if not (isinstance(weight, fx.Node) and weight.op == "get_attr" and weight.meta["value"].ndim == 2):
+        return None
+    if isinstance(bias, fx.Node) and bias.op != "get_attr":
+        return None
+    return weight.meta["value"], bias.meta["value"] if isinstance(bias, fx.Node) else None
+
+
+def _shared(node: fx.Node) -> bool:
+    """Whether the weight serves elsewhere too, or is part of a larger tensor."""
+    weight = node.args[1]
+    assert isinstance(weight, fx.Node)
+    value = weight.meta["value"]
+    return len(weight.users) > 1 or value.untyped_storage().nbytes() != value.nbytes or not isinstance(value, nn.Parameter)
+
+
+def _moved(parts: list[Tensor]) -> Tensor:
+    whole = torch.cat([part.detach() for part in parts])
+    start = 0
+    for part in parts:
+        part.data = whole[start : start + len(part)]
+        start += len(part)
+    return whole
+
+
+def _is(node: Any, name: str) -> bool:
+    return name_of(node) in (name, f"__{name}__")
+
+
+def _in_place(name: str) -> bool:
+    return name.startswith("__i") and name not in ("__invert__",) or (name.endswith("_") and not name.endswith("__"))
+
+
+def _drop_unused(graph: fx.Graph) -> None:
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op in ("call_function", "get_attr") and not _in_place(name_of(node)):
+            if name_of(node) != "__setitem__":
+                graph.erase_node(node)
+
+
+def _frozen(value: Any) -> Any:
+    """`value` as a key of a dictionary; numbers keep their type apart."""
+    if isinstance(value, tuple | list):
+        return (type(value), *map(_frozen, value))
+    if isinstance(value, dict):
+        return tuple((key, _frozen(each)) for key, each in value.items())
+    if isinstance(value, slice):
+        return ("slice", _frozen(value.start), _frozen(value.stop), _frozen(value.step))
+    return (type(value), value)
