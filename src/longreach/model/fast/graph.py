@@ -1,8 +1,8 @@
 """From recordings to one graph that holds for any number of tokens.
 
-A recording holds the sizes of its run as plain numbers. Two runs of different sizes tell which of them follow the number
-of tokens or of rows: a number that is the same in both is constant, any other must be a multiple of one of them plus a rest.
-The graph is torch.fx's, with constants as `get_attr` nodes whose `meta["value"]` is the object.
+A recording holds the sizes of its run as plain numbers. Two runs of different sizes tell which of them follow the
+number of tokens or of rows: a number that is the same in both is constant, any other must be a multiple of one of them
+plus a rest. The graph is torch.fx's, with constants as `get_attr` nodes whose `meta["value"]` is the object.
 """
 
 from __future__ import annotations

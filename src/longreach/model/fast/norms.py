@@ -1,6 +1,6 @@
-"""Which modules are root mean square norms (Zhang and Sennrich 2019, arXiv 1910.07467), whatever their family calls them.
+"""Which modules are root mean square norms (Zhang and Sennrich 2019, arXiv 1910.07467), whatever they are called.
 
-PyTorch has it as one operation; models spell it out in seven. A module is taken for one where it gives the same numbers.
+PyTorch has it as one operation; models spell it out in seven. A module is one where it gives the same numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,13 @@ class Norm:
     eps: float
 
 
+def divided(x: Tensor, scaled: Tensor, offset: Tensor) -> Tensor:
+    """The norm in float32 in five steps, where PyTorch's own operation takes eleven on a processor: `scaled` is the
+    weight times the root of its size, `offset` is eps times its size."""
+    length = torch.linalg.vector_norm(x, 2, -1, True)
+    return (x * torch.addcmul(offset, length, length).rsqrt_()).mul_(scaled)
+
+
 def find_norms(model: nn.Module) -> dict[nn.Module, Norm]:
     """The modules of `model` that compute nothing but such a norm, checked on random numbers."""
     found: dict[nn.Module, Norm] = {}
@@ -31,7 +38,9 @@ def find_norms(model: nn.Module) -> dict[nn.Module, Norm]:
 
 
 def _as_norm(module: nn.Module, weight: Tensor) -> Norm | None:
-    eps = next((getattr(module, name) for name in ("variance_epsilon", "eps", "epsilon") if hasattr(module, name)), None)
+    eps = next(
+        (getattr(module, name) for name in ("variance_epsilon", "eps", "epsilon") if hasattr(module, name)), None
+    )
     if not isinstance(eps, float):
         return None
     made = torch.Generator().manual_seed(0)

@@ -2,11 +2,11 @@
 
 A decoding step reads every weight once and computes little with it, so bytes are time. Two forms, by what they round:
 
-- by groups: weights to 4 or 8 bits, with a scale, and in 4 bits a middle, for every 32 of a row. This is how GGUF's Q4_0,
-  Q4_1 and Q8_0 store them: a model that comes from there loses next to nothing. Vectors are rounded to bfloat16. Quick
-  for few tokens only.
-- dynamically: each row of weights to 8 bits, and each token's vector to 8 bits as it comes. Quick for many tokens, since the
-  processor multiplies 8-bit numbers several times as fast; the rounding of vectors costs quality.
+- by groups: weights to 4 or 8 bits, with a scale, and in 4 bits a middle, for every 32 of a row. This is how GGUF's
+  Q4_0, Q4_1 and Q8_0 store them: a model that comes from there loses next to nothing. Vectors are rounded to bfloat16.
+  Quick for few tokens only.
+- dynamically: each row of weights to 8 bits, and each token's vector to 8 bits as it comes. Quick for many tokens,
+  since the processor multiplies 8-bit numbers several times as fast; the rounding of vectors costs quality.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ Grouped: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """Numbers 0 to 15 `[out, in]`, scales and middles `[out, in / 32]`: `(number - 8) * scale + middle` is the weight."""
 
 GROUP = 32
+LOSSLESS = 0.01
+"""A matrix that 4 bits change by no more than this was stored in 4 bits; others lose about 0.1."""
 
 
 def dynamically(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
@@ -33,20 +35,15 @@ def dynamically(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
     scales = (exact.abs().amax(dim=1) / 127).clamp_min(1e-12)
     with warnings.catch_warnings(action="ignore"):
         whole = torch.quantize_per_channel(exact, scales.double(), torch.zeros(len(exact)).long(), 0, torch.qint8)
-        packed = torch.ops.quantized.linear_prepack(whole, None if bias is None else bias.detach().float())
+        packed = torch.ops.quantized.linear_prepack(whole, None)
     multiply = torch.ops.quantized.linear_dynamic.default
     own = weight.dtype
 
     def run(x: Tensor) -> Tensor:
-        if own != torch.float32:
-            x = x.float()
-        if x.shape[1] == 1:
-            return multiply(x, packed) if own == torch.float32 else multiply(x, packed).to(own)
         # The operation rounds all vectors on one scale: brought to the same length first, each has its own.
-        lengths = x.abs().amax(dim=-1, keepdim=True).clamp_min_(1e-12)
-        if bias is None:
-            return multiply(x / lengths, packed).mul_(lengths).to(own)
-        return (multiply(x / lengths, packed) - bias).mul_(lengths).add_(bias).to(own)
+        lengths = x.float().abs().amax(dim=-1, keepdim=True).clamp_min_(1e-12)
+        y: Tensor = multiply(x / lengths, packed).mul_(lengths)
+        return (y if bias is None else y.add_(bias)).to(own)
 
     return run, exact.numel() + scales.nbytes
 
@@ -56,10 +53,16 @@ def in_4_bits(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
     return _by_groups([four_bits(weight)], weight, bias)
 
 
+def in_4_bits_or_8(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
+    """In 4 bits where that changes `weight` by no more than `LOSSLESS`, else in 8."""
+    grouped = four_bits(weight)
+    return _by_groups([grouped], weight, bias) if loss(grouped, weight) <= LOSSLESS else in_8_bits(weight, bias)
+
+
 def in_8_bits(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
     """The same in 8 bits: PyTorch has a quick kernel for 4 bits with groups, so two of them, upper and lower half, make
     one of 8."""
-    groups = weight.detach().float().unflatten(1, (-1, GROUP))
+    groups = _groups(weight)
     scales = (groups.abs().amax(dim=-1) / 127).clamp_min(1e-12).bfloat16()
     numbers = (groups / scales.float()[..., None]).round().clamp(-128, 127).to(torch.int32).flatten(1) + 128
     upper = (numbers // 16, 16 * scales, torch.zeros_like(scales))
@@ -77,7 +80,8 @@ def _by_groups(parts: list[Grouped], weight: Tensor, bias: Tensor | None) -> tup
     halves = len(parts) == 2
 
     def run(x: Tensor) -> Tensor:
-        y = multiply(x.reshape(-1, inputs).bfloat16(), packed, GROUP, both).to(own)
+        y = multiply(x.reshape(-1, inputs).bfloat16(), packed, GROUP, both)
+        y = y.float() if own == torch.float32 else y.to(own)
         if halves:
             y = y.narrow(1, 0, outputs) + y.narrow(1, outputs, outputs)
         y = y.view(*x.shape[:-1], outputs)
@@ -93,7 +97,7 @@ def fits(weight: Tensor) -> bool:
 
 def four_bits(weight: Tensor) -> Grouped:
     """The nearest that 4 bits come to `weight`."""
-    groups = weight.detach().float().unflatten(1, (-1, GROUP))
+    groups = _groups(weight)
     low, high = groups.amin(dim=-1), groups.amax(dim=-1)
     scales = ((high - low) / 15).clamp_min(1e-12).bfloat16()
     middles = (low + 8 * scales.float()).bfloat16()
@@ -101,9 +105,13 @@ def four_bits(weight: Tensor) -> Grouped:
     return numbers.clamp(0, 15).to(torch.int32).flatten(1), scales, middles
 
 
-def loss_in_4_bits(weight: Tensor) -> float:
-    """How far 4 bits are from `weight`: the length of the difference over that of the weight."""
-    numbers, scales, middles = four_bits(weight)
-    again = (numbers.unflatten(1, (-1, GROUP)) - 8) * scales.float()[..., None] + middles.float()[..., None]
+def loss(grouped: Grouped, weight: Tensor) -> float:
+    """How far the rounded weights are from `weight`: the length of the difference over that of the weight."""
+    numbers, scales, middles = grouped
+    again = torch.addcmul(middles.float()[..., None], _groups(numbers) - 8, scales.float()[..., None]).flatten(1)
     exact = weight.detach().float()
-    return float((again.flatten(1) - exact).norm() / exact.norm().clamp_min(1e-12))
+    return float((again - exact).norm() / exact.norm().clamp_min(1e-12))
+
+
+def _groups(weight: Tensor) -> Tensor:
+    return weight.detach().float().view(len(weight), -1, GROUP)

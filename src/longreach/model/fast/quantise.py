@@ -8,21 +8,18 @@ from typing import Literal, TypeAlias
 from torch import Tensor, fx
 
 from longreach.model.fast.graph import call, constant
-from longreach.model.fast.products import Product, dynamically, fits, in_4_bits, in_8_bits, loss_in_4_bits
+from longreach.model.fast.products import Product, dynamically, fits, in_4_bits, in_4_bits_or_8, in_8_bits
 from longreach.model.fast.rewrite import weights_of
 
 Format: TypeAlias = Literal["own", "auto", "int8", "int4", "dynamic"]
-LOSSLESS = 0.01
-"""A matrix that 4 bits change by no more than this was stored in 4 bits; others lose about 0.1."""
-
 _SMALL = 1 << 14  # elements; smaller matrices, such as those that choose experts, are left alone
 
 
 def quantised(graph: fx.Graph, form: Format) -> tuple[fx.Graph, int]:
     """A copy of `graph` with its constant matrices in `form`, and the bytes that they take.
 
-    `auto` takes 4 bits where that is `LOSSLESS`, else 8. The last product, with the vocabulary, never takes 4 bits
-    unless it is. A matrix of a shape for which there is no quick product stays as it is.
+    `auto` takes 4 bits where that loses next to nothing, else 8, and `int4` does so for the last product, with the
+    vocabulary. A matrix of a shape for which there is no quick product stays as it is.
     """
     copy = fx.Graph()
     nodes: dict[fx.Node, fx.Node] = {}
@@ -35,7 +32,7 @@ def quantised(graph: fx.Graph, form: Format) -> tuple[fx.Graph, int]:
         weight, bias = weights_of(node) or (None, None)
         if weight is None or weight.numel() < _SMALL or (form != "dynamic" and not fits(weight)):
             continue
-        make = _maker(form, weight, last=node is products[-1])
+        make = _maker(form, last=node is products[-1])
         run, size = make(weight, bias)
         taken += size
         with copy.inserting_before(node):
@@ -45,10 +42,9 @@ def quantised(graph: fx.Graph, form: Format) -> tuple[fx.Graph, int]:
     return copy, taken
 
 
-def _maker(form: Format, weight: Tensor, *, last: bool) -> Callable[[Tensor, Tensor | None], tuple[Product, int]]:
+def _maker(form: Format, *, last: bool) -> Callable[[Tensor, Tensor | None], tuple[Product, int]]:
     if form == "dynamic":
         return dynamically
     if form == "int8":
         return in_8_bits
-    four = (form == "int4" and not last) or loss_in_4_bits(weight) <= LOSSLESS
-    return in_4_bits if four else in_8_bits
+    return in_4_bits if form == "int4" and not last else in_4_bits_or_8

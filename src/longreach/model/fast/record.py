@@ -1,8 +1,8 @@
 """One run of a model, written down as the list of PyTorch operations it was made of.
 
 The recording stands between the model's code and PyTorch (`TorchFunctionMode`), so that it sees `linear`, `view` or
-`silu` as the code calls them, of whatever family the code is. What it cannot see through is a decision made by looking at
-numbers; a module that makes one is recorded as one opaque call.
+`silu` as the code calls them, of whatever family the code is. What it cannot see through is a decision made by looking
+at numbers; a module that makes one is recorded as one opaque call.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Constant:
 
 @dataclass(slots=True)
 class Call:
-    """`function(*args, **kwargs)`, its tensors as `Ref` or `Constant`; `outputs` counts the tensors it gave, and `single`
-    tells one tensor from a tuple of one."""
+    """`function(*args, **kwargs)`, its tensors as `Ref` or `Constant`; `outputs` counts the tensors it gave, and
+    `single` tells one tensor from a tuple of one."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -75,8 +75,28 @@ def attention(*args: Any, **kwargs: Any) -> Any:
 
 
 _SHOWN = {"__get__", "size", "dim", "ndimension", "numel", "stride", "is_floating_point", "is_contiguous", "__len__"}
-_SHOWN |= {"element_size", "storage_offset", "get_device", "is_inference", "is_complex", "data_ptr", "__hash__", "__repr__"}
-_LOOKS = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "__iter__", "__contains__", "numpy", "equal"}
+_SHOWN |= {
+    "element_size",
+    "storage_offset",
+    "get_device",
+    "is_inference",
+    "is_complex",
+    "data_ptr",
+    "__hash__",
+    "__repr__",
+}
+_LOOKS = {
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "item",
+    "tolist",
+    "__iter__",
+    "__contains__",
+    "numpy",
+    "equal",
+}
 _LOOKS |= {"nonzero", "unique", "allclose"}
 _MAY_DO_NOTHING = {"to", "float", "contiguous", "dropout", "type_as", "reshape", "view"}
 

@@ -2,21 +2,35 @@
 
 - What is computed twice is computed once, what nobody uses not at all.
 - Products of the same vectors with several matrices (queries, keys, values; gate and up) become one.
+- Norms in float32 take five operations instead of eleven.
 - The rotation of positions (Su et al. 2021, arXiv 2104.09864) takes three operations instead of seven.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from longreach.model.fast.graph import constant, size
+from longreach.model.fast.graph import constant
+from longreach.model.fast.norms import divided
 
-_PURE = {"unsqueeze", "__getitem__", "getitem", "to", "float", "cos", "sin", "view", "transpose", "mul", "add", "neg", "size"}
+_PURE = {
+    "unsqueeze",
+    "__getitem__",
+    "getitem",
+    "to",
+    "float",
+    "cos",
+    "sin",
+    "view",
+    "transpose",
+    "mul",
+    "add",
+    "neg",
+    "size",
+}
 
 
 def name_of(node: Any) -> str:
@@ -38,9 +52,7 @@ def tidy(graph: fx.Graph) -> None:
                 graph.erase_node(node)
             else:
                 known[key] = node
-    for node in reversed(list(graph.nodes)):
-        if not node.users and node.op in ("call_function", "get_attr"):
-            graph.erase_node(node)
+    _drop_unused(graph)
 
 
 def rotate_quickly(graph: fx.Graph) -> None:
@@ -66,7 +78,7 @@ def _signed(sin: Tensor, half: int) -> Tensor:
     return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
-def _rotation(node: fx.Node) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
+def _rotation(node: Any) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
     """`(x, cos, sin, half of the dimension)` where `node` ends a rotation."""
     if name_of(node) not in ("add", "__add__"):
         return None
@@ -97,6 +109,22 @@ def _last_slice(index: Any) -> tuple[Any, slice | None]:
     return None, None
 
 
+def divide_quickly(graph: fx.Graph) -> None:
+    """Norms in float32 on a processor in fewer steps than PyTorch's own."""
+    for node in list(graph.nodes):
+        if node.target is not torch.rms_norm:
+            continue
+        x, _, weight, eps = node.args
+        value = weight.meta["value"]
+        if value.dtype != torch.float32 or value.device.type != "cpu":
+            continue
+        with graph.inserting_before(node):
+            scaled = constant(graph, value * len(value) ** 0.5)
+            offset = constant(graph, torch.tensor(eps * len(value)))
+            node.replace_all_uses_with(graph.call_function(divided, (x, scaled, offset)))
+    _drop_unused(graph)
+
+
 def merge_products(graph: fx.Graph) -> None:
     """One product where several matrices multiply the same vectors. The weights move into one tensor, of which those of
     the model become parts, so that no memory is taken."""
@@ -123,7 +151,7 @@ def merge_products(graph: fx.Graph) -> None:
     _drop_unused(graph)
 
 
-def weights_of(node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+def weights_of(node: Any) -> tuple[Tensor, Tensor | None] | None:
     """Weight `[out, in]` and bias of a product with a constant matrix."""
     if node.target is not torch.nn.functional.linear or node.kwargs or len(node.args) not in (2, 3):
         return None
@@ -135,12 +163,13 @@ def weights_of(node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
     return weight.meta["value"], bias.meta["value"] if isinstance(bias, fx.Node) else None
 
 
-def _shared(node: fx.Node) -> bool:
+def _shared(node: Any) -> bool:
     """Whether the weight serves elsewhere too, or is part of a larger tensor."""
     weight = node.args[1]
-    assert isinstance(weight, fx.Node)
     value = weight.meta["value"]
-    return len(weight.users) > 1 or value.untyped_storage().nbytes() != value.nbytes or not isinstance(value, nn.Parameter)
+    return (
+        len(weight.users) > 1 or value.untyped_storage().nbytes() != value.nbytes or not isinstance(value, nn.Parameter)
+    )
 
 
 def _moved(parts: list[Tensor]) -> Tensor:
@@ -157,14 +186,14 @@ def _is(node: Any, name: str) -> bool:
 
 
 def _in_place(name: str) -> bool:
-    return name.startswith("__i") and name not in ("__invert__",) or (name.endswith("_") and not name.endswith("__"))
+    return (name.startswith("__i") and name not in ("__invert__",)) or (name.endswith("_") and not name.endswith("__"))
 
 
 def _drop_unused(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        if not node.users and node.op in ("call_function", "get_attr") and not _in_place(name_of(node)):
-            if name_of(node) != "__setitem__":
-                graph.erase_node(node)
+        writes = name_of(node) == "__setitem__" or _in_place(name_of(node))
+        if not node.users and node.op in ("call_function", "get_attr") and not writes:
+            graph.erase_node(node)
 
 
 def _frozen(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A graph as one straight Python function: no modules, no hooks, no decisions, every intermediate freed after its last use."""
+"""A graph as one straight Python function: no modules, no hooks, and every value freed after its last use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _Writer:
         if function in (operator.getitem, Tensor.__getitem__):
             return f"{self._value(args[0])}[{self._index(args[1])}]"
         if function in _INFIX:
-            return f"{self._value(args[0])} {_INFIX[function]} {self._value(args[1])}"  # type: ignore[index]
+            return f"{self._value(args[0])} {_INFIX[function]} {self._value(args[1])}"
         return f"{self._named(function)}({self._arguments(args, node.kwargs)})"
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
