@@ -1,129 +1,172 @@
-"""The engine alone: prefill, decode, what the reuse of a past prompt saves, many continuations at once, cold start.
+"""The engine on a processor: prefill, decode and many requests, beside transformers, and llama.cpp where installed.
 
-Wall seconds suffer from whatever else runs on the machine; processor seconds (all threads added) suffer less.
+All run the embedded model in this one process, one after the other, with the same threads and the same tokens. Ours
+runs in float32 with weights multiplied in 8 or 4 bits for few tokens, as it does by default; transformers in what
+`--dtype` says; llama.cpp the GGUF that the model comes from (`pip install llama-cpp-python`).
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib.util
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from harness import ROOT as PROJECT
-from harness import Options, Result, at_least, at_most, run
-from longreach.engine import ROOT, Engine
-from longreach.engine.loop import LoopEngine
-
-COLD = """
-import time; began = time.perf_counter()
+from harness import Bar, Options, Result, Row, at_least, run
 from longreach.engine import Engine
-engine = Engine.load("embedded"); ready = time.perf_counter() - began
-next(engine.stream("Hello")); print(ready, time.perf_counter() - began, time.process_time())
-"""
+from longreach.engine.paged import PagedEngine
+from longreach.engine.requests import Sampling
+
+CONTEXTS = (512, 2048, 7500)
+REQUESTS, PROMPT, NEW = 32, 256, 32
+Timed = tuple[float, float]
+"""Seconds of a prefill, and of a decoded token."""
 
 
-def clock(work: Callable[[], object], times: int) -> tuple[float, float]:
-    """Medians of wall and processor seconds."""
-    found = []
-    for _ in range(times):
-        wall, processor = time.perf_counter(), time.process_time()
-        work()
-        found.append((time.perf_counter() - wall, time.process_time() - processor))
-    return statistics.median(f[0] for f in found), statistics.median(f[1] for f in found)
+def ours(engine: PagedEngine, ids: Sequence[int], new: int) -> Timed:
+    """By our engine; nothing is reused."""
+    assert engine.scheduler.prefix is not None
+    engine.scheduler.prefix.clear()
+    began = time.perf_counter()
+    stream = engine.stream(ids, max_tokens=new + 1, ignore_eos=True)
+    next(stream)
+    first = time.perf_counter()
+    stream.finish()
+    return first - began, (time.perf_counter() - first) / new
 
 
-def row(
-    what: str, tokens: int, wall: float, processor: float, count: int
-) -> dict[str, str | int | float | bool | None]:
-    """One line of the table; `count` tokens were computed in that time."""
-    rate = round(count / wall, 1)
-    return {
-        "what": what,
-        "prompt": tokens,
-        "wall_s": round(wall, 3),
-        "processor_s": round(processor, 3),
-        "tokens_per_s": rate,
-    }
+def transformers_own(model: Any, ids: Sequence[int], new: int) -> Timed:
+    """By `generate`, told to write one token and then more."""
+    given = torch.tensor([list(ids)])
+    options = {"do_sample": False, "attention_mask": torch.ones_like(given), "pad_token_id": 0}
+    began = time.perf_counter()
+    model.generate(given, max_new_tokens=1, **options)
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    model.generate(given, max_new_tokens=new + 1, min_new_tokens=new + 1, **options)
+    return first, (time.perf_counter() - began - first) / new
+
+
+def llama_cpp(llama: Any, ids: Sequence[int], new: int) -> Timed:
+    """By llama.cpp through llama-cpp-python."""
+    llama.reset()
+    began = time.perf_counter()
+    llama.eval(list(ids))
+    first = time.perf_counter() - began
+    began = time.perf_counter()
+    for _ in range(new):
+        llama.eval([llama.sample(temp=0.0)])
+    return first, (time.perf_counter() - began) / new
 
 
 def measure(options: Options) -> Result:
-    """All of it on the embedded model."""
-    times = 1 if options.quick else 3
     torch.set_num_threads(options.extra.threads)
-    engine = loop(options.extra.dtype)
-    text = "".join(page.read_text(encoding="utf-8") for page in sorted((PROJECT / "docs").glob("*.md")))
-    ids = engine.encode(text * (2 + 8192 // len(text)))
-    engine.generate([ids[:16]], max_tokens=4)
-    rows, bars = [], []
-    for size in (512,) if options.quick else (512, 2048):
-        prompt = ids[:size]
-
-        def fresh(prompt: list[int] = prompt) -> LoopEngine:
-            other = LoopEngine(engine.loaded, reuse_bytes=512 << 20)
-            other._read(prompt)
-            return other
-
-        wall, processor = clock(fresh, times)
-        rows.append(row("prefill", size, wall, processor, size))
-        warm = fresh()
-        changed = [*prompt[: size - 64], *reversed(prompt[size - 64 :])]
-        reuse_wall, reuse_processor = clock(lambda w=fresh, c=changed: w()._read(c), times)
-        rows.append(row("prefill, all but 64 reused", size, reuse_wall - wall, reuse_processor - processor, 64))
-        bars.append(at_least(f"processor time saved by reuse at {size}", processor / (reuse_processor - processor), 3))
-        kept, _, _ = warm._read(prompt)
-        steps = 8 if options.quick else 24
-        wall, processor = clock(lambda k=kept, w=warm, n=steps: [w._step(k, 100) for _ in range(n)], times)
-        rows.append(row("decode, a token", size, wall / steps, processor / steps, 1))
-        exploration = warm.explore(prompt)
-        for width in (1, 8, 64):
-            wall, processor = clock(lambda e=exploration, n=width: e.expand([(ROOT, at) for at in range(n)]), times)
-            rows.append(row(f"expand {width} nodes", size, wall, processor, width))
-    ready, first, processor = (float(x) for x in subprocess.check_output([sys.executable, "-c", COLD]).split())
-    rows.append(row("cold start: model ready", 0, ready, processor, 0))
-    rows.append(row("cold start: first token", 0, first, processor, 0))
-    alone, shared = read_twice(loop("float32"), ids[:300], 200)
-    bars.append(
-        at_most("largest change of a log-probability by reuse, float32", float((alone - shared).abs().max()), 1e-4)
+    times, new = (1, 8) if options.quick else (3, 32)
+    contexts = CONTEXTS[:1] if options.quick else CONTEXTS
+    engine = Engine.load("embedded")
+    assert isinstance(engine, PagedEngine)
+    text = "\n".join(path.read_text() for path in sorted((Path(__file__).parent.parent / "docs").glob("*.md")))
+    ids = engine.encode(text * 4)
+    ours(engine, ids[:64], 4)
+    methods: dict[str, Callable[[Sequence[int], int], Timed]] = {"longreach": lambda ids, new: ours(engine, ids, new)}
+    if llama := _llama(options.extra.gguf, options.extra.threads):
+        methods["llama.cpp"] = lambda ids, new: llama_cpp(llama, ids, new)
+    own = _transformers(engine, options.extra.dtype)
+    methods["transformers"] = lambda ids, new: transformers_own(own, ids, new)
+    rows: list[Row] = []
+    for context in contexts:
+        found: dict[str, list[Timed]] = {name: [] for name in methods}
+        for turn in range(times):
+            for name, method in methods.items():
+                found[name].append(method(ids[turn : turn + context], new))
+        for name, timed in found.items():
+            prefill, token = (statistics.median(part) for part in zip(*timed, strict=True))
+            rates = {"prefill tokens/s": round(context / prefill), "decode tokens/s": round(1 / token, 1)}
+            rows.append({"context": context, "method": name, **rates, "requests tokens/s": None})
+            print(rows[-1], flush=True)
+    prompts = [ids[97 * at : 97 * at + PROMPT] for at in range(8 if options.quick else REQUESTS)]
+    for name, rate in {"longreach": _many(engine, prompts), "transformers": _batched(own, prompts)}.items():
+        empty: Row = {"context": PROMPT, "method": name, "prefill tokens/s": None, "decode tokens/s": None}
+        rows.append({**empty, "requests tokens/s": None if rate is None else round(rate, 1)})
+        print(rows[-1], flush=True)
+    return Result(
+        rows, _bars(rows), [f"{torch.get_num_threads()} threads; {len(prompts)} requests of {PROMPT} + {NEW} tokens"]
     )
-    rough_alone, rough_shared = read_twice(loop("bfloat16"), ids[:300], 200)
-    notes = [
-        f"{engine.loaded.dtype}, {torch.get_num_threads()} threads",
-        f"bfloat16, 300 tokens of which 200 reused: KL from float32 {divergence(alone, rough_shared):.4f} with reuse, "
-        f"{divergence(alone, rough_alone):.4f} without",
-    ]
-    return Result(rows, bars, notes)
 
 
-def loop(dtype: str) -> LoopEngine:
-    """The embedded model in `dtype`."""
-    engine = Engine.load("embedded", dtype=dtype)
-    assert isinstance(engine, LoopEngine)
-    return engine
+def _bars(rows: Sequence[Row]) -> list[Bar]:
+    def rate(method: str, context: int, what: str) -> float | None:
+        found = [row[what] for row in rows if (row["method"], row["context"]) == (method, context) and row[what]]
+        return float(str(found[0])) if found else None
+
+    bars = []
+    for context in {int(str(row["context"])) for row in rows} - {PROMPT}:
+        mine, theirs = (rate(name, context, "prefill tokens/s") for name in ("longreach", "llama.cpp"))
+        if mine and theirs:
+            bars.append(at_least(f"prefill at {context}, times llama.cpp", round(mine / theirs, 2), 2.0))
+    mine, theirs = (rate(name, 2048, "decode tokens/s") for name in ("longreach", "llama.cpp"))
+    if mine and theirs:
+        bars.append(at_least("decode at 2048, times llama.cpp", round(mine / theirs, 2), 1.0))
+    mine, theirs = (rate(name, PROMPT, "requests tokens/s") for name in ("longreach", "transformers"))
+    if mine and theirs:
+        bars.append(at_least("requests, times transformers' continuous batching", round(mine / theirs, 2), 3.0))
+    return bars
 
 
-def read_twice(engine: LoopEngine, ids: list[int], reused: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities [vocab] after `ids`: read in one go, and after its first `reused` tokens were read before."""
-    _, _, alone = LoopEngine(engine.loaded, reuse_bytes=0)._read(ids)
-    engine._read(ids[:reused])
-    _, taken, shared = engine._read(ids)
-    assert taken == reused
-    return alone.float().log_softmax(-1), shared.float().log_softmax(-1)
+def _many(engine: PagedEngine, prompts: Sequence[Sequence[int]]) -> float:
+    """New tokens a second of all requests together."""
+    sampling = Sampling(max_tokens=NEW, ignore_eos=True)
+    began = time.perf_counter()
+    streams = [engine.start(prompt, sampling) for prompt in prompts]
+    written = sum(len(stream.finish().token_ids) for stream in streams)
+    return written / (time.perf_counter() - began)
 
 
-def divergence(exact: torch.Tensor, other: torch.Tensor) -> float:
-    """KL divergence of `other` from `exact`, both log-probabilities [vocab]."""
-    return float((exact.exp() * (exact - other)).sum())
+def _batched(model: Any, prompts: Sequence[Sequence[int]]) -> float | None:
+    """The same by transformers' continuous batching; None where it does not run here."""
+    from transformers import GenerationConfig
+
+    config = GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=-1, pad_token_id=0)
+    began = time.perf_counter()
+    try:
+        done = model.generate_batch(
+            inputs=[list(prompt) for prompt in prompts], generation_config=config, progress_bar=False
+        )
+    except Exception as error:  # it is young, and made for GPUs
+        print(f"transformers' continuous batching does not run here: {error}", flush=True)
+        return None
+    written = sum(len(one.generated_tokens) for one in done.values())
+    return written / (time.perf_counter() - began)
+
+
+def _transformers(engine: PagedEngine, dtype: str) -> Any:
+    """The model once more, as transformers has it."""
+    from longreach.config import load_settings
+    from longreach.model.load import load
+
+    settings = load_settings()
+    gc.collect()
+    return load("embedded", cache=settings.cache, device="cpu", dtype=dtype).model
+
+
+def _llama(gguf: Path | None, threads: int) -> Any:
+    if gguf is None or importlib.util.find_spec("llama_cpp") is None:
+        return None
+    from llama_cpp import Llama
+
+    return Llama(str(gguf), n_ctx=8192, n_threads=threads, n_threads_batch=threads, verbose=False)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """On a machine that others use too, one thread measures more truly than two that wait for each other."""
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    parser.add_argument("--dtype", default="float32", help="what transformers computes in")
+    parser.add_argument("--gguf", type=Path, help="the GGUF file for llama.cpp")
 
 
 if __name__ == "__main__":

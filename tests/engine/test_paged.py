@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -68,6 +69,17 @@ def test_a_stream_says_what_generate_says(storyteller: PagedEngine) -> None:
     assert tuple(piece.token_id for piece in pieces) == stream.completion.token_ids == done.token_ids
     assert done.finish_reason == "stop"
     assert "." not in done.text
+
+
+def test_streams_can_be_awaited_side_by_side(storyteller: PagedEngine) -> None:
+    async def read(prompt: str) -> list[int | None]:
+        return [piece.token_id async for piece in storyteller.stream(prompt, max_tokens=12)]
+
+    async def both() -> list[list[int | None]]:
+        return list(await asyncio.gather(read(STORY), read("The dog ran to the")))
+
+    want = [list(done.token_ids) for done in storyteller.generate([STORY, "The dog ran to the"], max_tokens=12)]
+    assert asyncio.run(both()) == want
 
 
 def test_text_is_cut_before_the_stop_string_even_inside_a_token(storyteller: PagedEngine) -> None:
@@ -173,7 +185,7 @@ def test_count_is_without_special_tokens(storyteller: PagedEngine) -> None:
 def test_logits_that_are_no_numbers_are_an_error_not_an_answer(storyteller: PagedEngine, stories: Path) -> None:
     broken = Engine.load(str(stories), device="cpu", dtype="float32")
     assert isinstance(broken, PagedEngine)
-    broken.loaded.model.model.norm.weight.data.fill_(float("nan"))
+    broken.loaded.model.model.embed_tokens.weight.data.fill_(float("nan"))
     with pytest.raises(ModelError, match="not numbers"):
         broken.generate([STORY])
     with pytest.raises(ModelError, match="not numbers"):
