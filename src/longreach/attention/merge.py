@@ -15,15 +15,13 @@ def merge(parts: Sequence[Part]) -> Part:
 
     Where no part has a key, the output is 0.
     """
-    if len(parts) == 1:
-        return parts[0]
-    sums = torch.stack([lse for _, lse in parts])
-    total = torch.logsumexp(sums, 0)
-    weights = torch.exp(sums - total.clamp_min(torch.finfo(total.dtype).min))
-    output = parts[0][0] * weights[0].unsqueeze(-1)
-    for weight, (part, _) in zip(weights[1:], parts[1:], strict=True):
-        output = output + part * weight.unsqueeze(-1)
-    return output.to(parts[0][0].dtype), total
+    output, lse = parts[0]
+    for other, its in parts[1:]:
+        # The share of the first; not a number where both saw nothing.
+        share = torch.sigmoid(lse - its).nan_to_num_(0.0)
+        output = torch.lerp(other, output, share.unsqueeze(-1).to(output.dtype))
+        lse = torch.logaddexp(lse, its)
+    return output, lse
 
 
 def with_sink(part: Part, sink: torch.Tensor) -> Part:

@@ -16,7 +16,7 @@ from longreach.attention.step import Row, Step
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
 
-SPLIT = 512
+SPLIT = 1024
 """Entries from which a single token's attention is cut into parts, so that all threads have work."""
 
 
@@ -94,10 +94,11 @@ def _past(
     """Attention of `query [tokens, heads, dim]` to the first `length` entries of a run; None where they see none."""
     tokens, group = row.count, query.shape[1] // heads
     low = 0
-    visible = segment.end - 1 <= row.position  # all of it stands before the first query
     ordered = segment.whole
+    begins = segment.start + segment.shift + run.first
+    last = begins + length - 1 if ordered else segment.end - 1
+    visible = last <= row.position  # all of it stands before the first query
     if scores.window is not None and ordered:
-        begins = segment.start + segment.shift + run.first
         low = max(0, row.position - scores.window + 1 - begins)
         if low >= length:
             return None

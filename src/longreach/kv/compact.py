@@ -39,6 +39,7 @@ def drop(sequence: Sequence, keep: Callable[[int], Many[torch.Tensor]]) -> int:
                     freed += _drop(segment, layer, head, own)
     for segment in sequence.segments:
         columns = int((segment.table >= 0).any((0, 1)).sum())
+        segment.whole = bool((segment.entries == len(segment)).all())
         segment.renumber(np.ascontiguousarray(segment.table[:, :, :columns]))
     sequence.segments = [segment for segment in sequence.segments if segment.table.shape[2] or len(segment)]
     sequence.sealed = True

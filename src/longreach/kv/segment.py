@@ -44,6 +44,7 @@ class Segment:
     tokens: list[int] = field(default_factory=list)
     alive: NDArray[np.bool_] | None = None
     source: object = None
+    whole: bool = True
     _runs: dict[int, list[Run]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -55,11 +56,6 @@ class Segment:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-    @property
-    def whole(self) -> bool:
-        """Whether every stream has an entry for every token, in their order."""
-        return bool((self.entries == len(self.tokens)).all())
 
     @property
     def end(self) -> int:
@@ -109,7 +105,9 @@ class Segment:
         table = self.table[:, :, :columns].copy()
         entries = np.minimum(self.entries, n) if self.whole else self.entries.copy()
         alive = None if self.alive is None else self.alive[:n].copy()
-        twin = Segment(self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source)
+        twin = Segment(
+            self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source, self.whole
+        )
         self.pool.share(twin.pages)
         return twin
 
