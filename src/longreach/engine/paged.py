@@ -31,6 +31,9 @@ from longreach.model.bridge import Bridge, Products
 from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
 
+QUICK_AFTER = 128
+"""Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is spared
+them."""
 _NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 
@@ -58,7 +61,10 @@ class PagedEngine(Engine):
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self.bridge = Bridge(loaded.model)
-        self.bridge.quicken(products)
+        self._products: Products = products
+        self._short_steps = 0
+        if loaded.device.type == "cuda":
+            self.bridge.quicken(products)  # before anything is captured
         self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -159,6 +165,9 @@ class PagedEngine(Engine):
             work = self.scheduler.schedule()
             if not work:
                 return False
+            self._short_steps += len(work) == sum(count for _, count in work)
+            if self._short_steps == QUICK_AFTER and self.bridge.fast is None:
+                self.bridge.quicken(self._products)
             try:
                 finished, logits = self._runner.run(work)
             except Exception as error:
