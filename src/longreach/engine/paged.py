@@ -32,8 +32,8 @@ from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
 
 QUICK_AFTER = 128
-"""Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is spared
-them."""
+"""Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is
+spared them."""
 _NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 

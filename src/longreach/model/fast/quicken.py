@@ -63,7 +63,8 @@ def quicken(model: Any, *, few: Format = "own", many: Format = "own", limit: int
     numbers, the others are those of `quantise` and for a processor only. The model's own weights stay. Those that
     multiply the same vectors become parts of one tensor, in the model too: nobody else may use it meanwhile. Where no
     quick form can be found, or it gives other numbers than the model, the result is the model's own forward, and
-    `quick` is false. Raises InputError for an unknown format, UnsupportedError for one that cannot be had here.
+    `quick` is false.
+    Raises InputError for an unknown format, UnsupportedError for one that cannot be had here.
     """
     for given, known in ((few, FEW), (many, MANY)):
         if given not in known:
