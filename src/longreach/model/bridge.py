@@ -17,6 +17,7 @@ from longreach.attention.merge import with_sink
 from longreach.attention.rotation import Rotation
 from longreach.errors import UnsupportedError
 from longreach.model.fast.quicken import Fast, quicken
+from longreach.model.plain import plain_part, plain_weights
 from longreach.model.positions import find_rotations
 
 NAME = "longreach"
@@ -114,12 +115,7 @@ class _Watch:
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self.layers[layer] = _Seen(key, value, scores)
-        group = query.shape[1] // key.shape[1]
-        keys, values = (x.float().repeat_interleave(group, 1) for x in (key, value))
-        logits = torch.einsum("qhd,khd->hqk", query.float(), keys) * scores.scale
-        logits = logits.masked_fill(torch.ones_like(logits, dtype=torch.bool).triu(1), -torch.inf)
-        output = torch.einsum("hqk,khd->qhd", logits.softmax(-1), values)
-        return output.to(query.dtype), torch.logsumexp(logits, -1).T
+        return plain_part(*plain_weights(query, key, scores), value)
 
 
 def _shapes(layers: list[_Seen]) -> Shapes:

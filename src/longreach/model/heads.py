@@ -9,6 +9,7 @@ import torch
 from longreach.attention.attend import Scores
 from longreach.attention.merge import Part
 from longreach.model.bridge import Bridge
+from longreach.model.plain import plain_part, plain_weights
 
 
 @dataclass(frozen=True)
@@ -59,19 +60,9 @@ class _Look:
     induction: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-        group = query.shape[1] // key.shape[1]
-        keys, values = (x.float().repeat_interleave(group, 1) for x in (key, value))
-        logits = torch.einsum("qhd,khd->hqk", query.float(), keys) * scores.scale
-        if scores.softcap is not None:
-            logits = scores.softcap * torch.tanh(logits / scores.softcap)
+        weights, lse = plain_weights(query, key, scores)
         at = torch.arange(len(query), device=query.device)
-        ahead = at[None] > at[:, None]
-        if scores.window is not None:
-            ahead |= at[None] <= at[:, None] - scores.window
-        logits = logits.masked_fill(ahead, -torch.inf)
-        weights = logits.softmax(-1)
         later = at[self.length :]
         self.echo[layer] = weights[:, later, later - self.length].mean(1)
         self.induction[layer] = weights[:, later, later - self.length + 1].mean(1)
-        output = torch.einsum("hqk,khd->qhd", weights, values)
-        return output.to(query.dtype), torch.logsumexp(logits, -1).T
+        return plain_part(weights, lse, value)
