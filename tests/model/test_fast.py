@@ -160,6 +160,18 @@ def test_a_layer_that_decides_by_numbers_is_run_as_it_is() -> None:
     assert apart(wanted, steps(fast, long)) < 1e-5
 
 
+def test_properties_that_are_tensors_are_followed() -> None:
+    def turned(model: Any) -> Any:
+        for layer in model.model.layers:
+            layer.mlp.forward = lambda x, mlp=layer.mlp: mlp.down_proj(mlp.up_proj(x)[0].T.mT[None])
+        return model
+
+    wanted = steps(own(turned(network("llama"))), PIECES)
+    fast = quicken(turned(network("llama")))
+    assert fast.quick, fast.why
+    assert apart(wanted, steps(fast, PIECES)) < 1e-5
+
+
 def test_what_cannot_be_written_down_is_left_to_the_model() -> None:
     model = network("llama")
     forward = model.model.forward

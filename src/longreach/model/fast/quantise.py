@@ -12,6 +12,7 @@ from longreach.model.fast.products import Product, dynamically, fits, in_4_bits,
 from longreach.model.fast.rewrite import weights_of
 
 Format: TypeAlias = Literal["own", "auto", "int8", "int4", "dynamic"]
+
 _SMALL = 1 << 14  # elements; smaller matrices, such as those that choose experts, are left alone
 
 

@@ -64,6 +64,7 @@ def quicken(model: Any, *, few: Format = "own", many: Format = "own", limit: int
     multiply the same vectors become parts of one tensor, in the model too: nobody else may use it meanwhile. Where no
     quick form can be found, or it gives other numbers than the model, the result is the model's own forward, and
     `quick` is false.
+
     Raises InputError for an unknown format, UnsupportedError for one that cannot be had here.
     """
     for given, known in ((few, FEW), (many, MANY)):

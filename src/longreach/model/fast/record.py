@@ -74,30 +74,20 @@ def attention(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError
 
 
-_SHOWN = {"__get__", "size", "dim", "ndimension", "numel", "stride", "is_floating_point", "is_contiguous", "__len__"}
-_SHOWN |= {
-    "element_size",
-    "storage_offset",
-    "get_device",
-    "is_inference",
-    "is_complex",
-    "data_ptr",
-    "__hash__",
-    "__repr__",
-}
 _LOOKS = {
     "__bool__",
     "__int__",
     "__float__",
     "__index__",
-    "item",
-    "tolist",
     "__iter__",
     "__contains__",
+    "item",
+    "tolist",
     "numpy",
     "equal",
 }
-_LOOKS |= {"nonzero", "unique", "allclose"}
+_LOOKS |= {"allclose", "nonzero", "unique"}
+_WRITES = {"__setitem__", "__set__"}  # and give nothing that could be followed
 _MAY_DO_NOTHING = {"to", "float", "contiguous", "dropout", "type_as", "reshape", "view"}
 
 
@@ -122,7 +112,7 @@ class Recorder(TorchFunctionMode):
             raise Untraceable(self.modules[-1] if self.modules else None, name)
         result = func(*args, **(kwargs or {}))
         idle = name in _MAY_DO_NOTHING and args and result is args[0]
-        if name not in _SHOWN and not idle:
+        if not idle:
             self.note(func, args, kwargs or {}, result)
         return result
 
@@ -131,7 +121,7 @@ class Recorder(TorchFunctionMode):
         single = isinstance(result, Tensor)
         tensors = [result] if single else list(result) if isinstance(result, tuple | list) else []
         if not tensors or not all(isinstance(each, Tensor) for each in tensors):
-            if name := _writes(function):
+            if (name := getattr(function, "__name__", "")) in _WRITES:
                 raise Untraceable(self.modules[-1] if self.modules else None, name)
             return
         at = len(self.recording.calls)
@@ -162,11 +152,6 @@ class Recorder(TorchFunctionMode):
         if isinstance(value, slice):
             return slice(self._shown(value.start), self._shown(value.stop), self._shown(value.step))
         return value
-
-
-def _writes(function: Callable[..., Any]) -> str:
-    name = getattr(function, "__name__", "")
-    return name if name == "__setitem__" else ""
 
 
 def record(

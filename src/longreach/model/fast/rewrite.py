@@ -17,7 +17,6 @@ from longreach.model.fast.graph import constant
 from longreach.model.fast.norms import divided
 
 _PURE = {
-    "unsqueeze",
     "__getitem__",
     "getitem",
     "to",
@@ -26,6 +25,7 @@ _PURE = {
     "sin",
     "view",
     "transpose",
+    "unsqueeze",
     "mul",
     "add",
     "neg",
@@ -40,8 +40,7 @@ def name_of(node: Any) -> str:
 
 def tidy(graph: fx.Graph) -> None:
     """Merge equal operations, drop unused ones. Nothing that writes into a tensor is touched."""
-    writes = {"__setitem__", "copy_"}
-    if any(name in writes or _in_place(name) for name in map(name_of, graph.nodes)):
+    if any(map(_in_place, map(name_of, graph.nodes))):
         return
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
@@ -191,8 +190,7 @@ def _in_place(name: str) -> bool:
 
 def _drop_unused(graph: fx.Graph) -> None:
     for node in reversed(list(graph.nodes)):
-        writes = name_of(node) == "__setitem__" or _in_place(name_of(node))
-        if not node.users and node.op in ("call_function", "get_attr") and not writes:
+        if not node.users and node.op in ("call_function", "get_attr") and not _in_place(name_of(node)):
             graph.erase_node(node)
 
 
