@@ -189,3 +189,13 @@ def test_neighbours_are_handed_out_together_where_there_are_any() -> None:
     assert free.take(3).tolist() == [3, 4, 5]
     free.put(np.array([3, 4, 5], np.int32))
     assert sorted(free.take(4).tolist()) == [0, 3, 4, 5]
+
+
+def test_what_others_hold_too_is_not_scrubbed() -> None:
+    pool = PagePool(4, SIZE, 2)
+    pages = pool.take(2)
+    pool.keys[pool.index(pages)] = 5.0
+    pool.share(pages[:1])
+    pool.scrub(pages)
+    assert bool((pool.keys[int(pages[0])] == 5.0).all())
+    assert bool((pool.keys[int(pages[1])] == 0.0).all())

@@ -212,7 +212,7 @@ class PagedEngine(Engine):
         assert job.sequence is not None
         if token is None:
             for segment in job.sequence.segments:
-                self.pool.scrub(segment.pages)
+                self.pool.scrub(segment.pages)  # not what others hold too: that was read before, and is sound
             self._fail(job, ModelError(_NO_NUMBERS))
             return
         if not job.output and job.exact and self.scheduler.prefix is not None:

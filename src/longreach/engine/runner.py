@@ -50,7 +50,7 @@ class Runner:
                 finished.append(job)
                 keep.append(row.first + count - 1)
         flat = [token for chunk in chunks for token in chunk]
-        if self._graphs is not None and _decodes(rows):
+        if self._graphs is not None and len(rows) <= self._graphs.MOST and _decodes(rows):
             logits = self._graphs.run(rows, flat)
             for job, _ in work:
                 job.done += 1
@@ -122,4 +122,4 @@ def _forms(bridge: Bridge, pool: PagePool) -> tuple[type[Step], DecodeGraphs | N
 
 def _decodes(rows: Many[Row]) -> bool:
     """Whether every sequence has one new token, attended to in the ordinary way."""
-    return len(rows) <= 256 and all(row.count == 1 and row.watcher is None and row.reader is None for row in rows)
+    return all(row.count == 1 and row.watcher is None and row.reader is None for row in rows)

@@ -95,8 +95,8 @@ class PagePool:
         return len(freed)
 
     def scrub(self, pages: Pages) -> None:
-        """Make the entries of `pages` numbers again, after a computation that gave none."""
-        where = self.index(pages)
+        """Make the entries of those of `pages` that are held once numbers again, after a computation that gave none."""
+        where = self.index(pages[self.counts[pages] == 1])
         self.keys[where], self.values[where] = 0, 0
 
     def index(self, pages: Pages) -> torch.Tensor:

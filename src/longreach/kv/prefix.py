@@ -43,11 +43,6 @@ class PrefixCache:
         self._entries[entry] = None
         return share(entry.segments, shared)
 
-    def known(self, tokens: Tokens[int]) -> int:
-        """How many of `tokens` `find` would give."""
-        found = self._longest(tokens)
-        return found[1] if found else 0
-
     def put(self, sequence: Sequence) -> None:
         """Keep what `sequence` has read, in place of what it continues. Does nothing where its streams are not
         whole."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Segment
 
@@ -83,13 +81,6 @@ class Sequence:
         freed = sum(segment.release() for segment in self.segments)
         self.segments, self.sealed = [], True
         return freed
-
-    def lengths(self) -> np.ndarray:
-        """Entries of every stream, `[layers, heads]`."""
-        total = np.zeros((self.layers, self.heads), np.int64)
-        for segment in self.segments:
-            total += segment.entries
-        return total
 
 
 def share(segments: Tokens[Segment], tokens: int) -> list[Segment]:

@@ -69,8 +69,11 @@ class Bridge:
     def quicken(self, products: Products) -> None:
         """Take the model's quick form from now on (`longreach.model.fast`): seconds once, fewer for every token. "own"
         multiplies with the model's own numbers, "auto" in 8 bits, or 4 where the model was stored in them, for a few
-        tokens at a time."""
-        quick = quicken(self.model, few=products)
+        tokens at a time; where PyTorch has no such products, "auto" is "own"."""
+        try:
+            quick = quicken(self.model, few=products)
+        except UnsupportedError:
+            quick = quicken(self.model, few="own")
         self.fast = quick if quick.quick else None
 
     def run(self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, keep: torch.Tensor) -> torch.Tensor:
