@@ -121,7 +121,7 @@ class Family(Generic[T]):
             for point in entry_points(group=self._group, name=name):
                 self._classes[name] = point.load()
         if name not in self._classes:
-            raise SpecError(f"no {self.name[:-1]} is called {name!r}; known: {', '.join(self.names())}")
+            raise SpecError(f"no {self._one} is called {name!r}; known: {', '.join(self.names())}")
         return self._classes[name]
 
     def make(self, spec: str | Spec, **resources: Any) -> T:
@@ -153,6 +153,11 @@ class Family(Generic[T]):
             return cls(**arguments, **{key: resources[key] for key in needed})
         except (ValueError, TypeError) as error:
             raise SpecError(f"{spec}: {error}") from error
+
+    @property
+    def _one(self) -> str:
+        """What one method of the family is called."""
+        return self.name[:-3] + "y" if self.name.endswith("ies") else self.name[:-1]
 
     @property
     def _group(self) -> str:

@@ -11,6 +11,7 @@ import torch
 from longreach.engine import Engine, Message
 from longreach.engine.paged import PagedEngine
 from longreach.errors import InputError, ModelError, PromptTooLongError
+from longreach.model.load import LoadedModel
 
 STORY = "Once upon a time, there was a little girl named Lily. She loved"
 
@@ -274,3 +275,23 @@ def test_in_a_batch_of_sixteen_every_answer_is_as_if_alone(storyteller: PagedEng
     assert list(streams[0].finish().token_ids) == reference
     assert [stream.finish().token_ids for stream in streams[1:]] == want
     assert engine.pool.used == 0
+
+
+@pytest.mark.thorough
+def test_the_embedded_model_writes_what_transformers_writes_alone_and_in_a_batch(embedded_cache: Path) -> None:
+    from longreach.model.load import load
+
+    def loaded() -> LoadedModel:
+        return load("embedded", cache=embedded_cache, device="cpu", dtype="float32")
+
+    engine = PagedEngine(loaded(), kv_bytes=256 << 20, reuse=False)
+    ids = engine.encode((Path(__file__).parent.parent.parent / "LICENSE").read_text())
+    prompts = [ids[40 * at : 40 * at + 100] for at in range(16)]
+    given = torch.tensor([prompts[0]])
+    options = {"max_new_tokens": 200, "min_new_tokens": 200, "do_sample": False}
+    written = loaded().model.generate(given, attention_mask=torch.ones_like(given), pad_token_id=0, **options)
+    want = written[0, 100:].tolist()
+    assert list(engine.generate([prompts[0]], max_tokens=200, ignore_eos=True)[0].token_ids) == want
+    streams = [engine.stream(prompts[0], max_tokens=200, ignore_eos=True)]
+    streams += [engine.stream(prompt, max_tokens=24, ignore_eos=True) for prompt in prompts[1:]]
+    assert list(streams[0].finish().token_ids) == want

@@ -102,3 +102,8 @@ def test_page_select_reads_the_pages_with_the_greatest_bounds() -> None:
 def test_budgets_that_are_none_are_refused(engine: PagedEngine, spec: str) -> None:
     with pytest.raises(SpecError):
         engine.start(PROMPT, Sampling(), policy=spec)
+
+
+def test_an_unknown_policy_is_refused_by_name(engine: PagedEngine) -> None:
+    with pytest.raises(SpecError, match="no policy is called 'nonsense'; known: page_select, snapkv"):
+        engine.start(PROMPT, Sampling(), policy="nonsense")
