@@ -61,6 +61,25 @@ def test_what_can_never_fit_is_refused_at_submission(storyteller: PagedEngine) -
         PagedEngine(storyteller.loaded, kv_bytes=100)
 
 
+def test_what_just_fits_fits_whatever_was_read_before(storyteller: PagedEngine) -> None:
+    engine = small(storyteller, 64)
+    ids = [1, *([395, 317, 426, 338] * 9)]
+    engine.generate([ids[:18]], max_tokens=3)
+    assert len(engine.generate([ids], max_tokens=64 - len(ids), ignore_eos=True)[0].token_ids) == 64 - len(ids)
+
+
+def test_what_just_fits_comes_back_from_host_memory(storyteller: PagedEngine) -> None:
+    engine = small(storyteller, 64, preemption="swap", reuse=False)
+    stream = engine.start([1, *([395, 317, 426, 338] * 9)], Sampling(max_tokens=27, ignore_eos=True))
+    next(stream)
+    for _ in range(13):
+        next(stream)
+    urgent = engine.start(PROMPTS[0], Sampling(max_tokens=5), priority=-1)
+    assert len(urgent.finish().token_ids) == 5
+    assert engine.scheduler.preempted == 1
+    assert len(stream.finish().token_ids) == 27
+
+
 def test_logits_that_are_no_numbers_fail_one_request_and_no_other(storyteller: PagedEngine) -> None:
     engine = small(storyteller, 400)
     want = tuple(engine.generate([PROMPTS[0]], max_tokens=20)[0].token_ids)

@@ -85,7 +85,7 @@ class Scheduler:
         try:
             if job.swapped is not None:
                 assert job.sequence is not None
-                self._room(job.swapped.pages + self.pages_for(job.missing))
+                self._room(job.swapped.pages + self._lacking(job.sequence, job.missing))
                 swap_in(job.sequence, job.swapped)
                 job.swapped = None
                 job.sequence.reserve(job.missing)
@@ -118,7 +118,11 @@ class Scheduler:
             sequence.reserve(ahead)
         except OutOfPagesError:
             sequence.release()
-            raise
+            if not shared:
+                raise
+            # A shared beginning can take a page more than reading it anew; by now nothing is kept for reuse any more.
+            self._begin(job)
+            return
         job.begin(sequence)
 
     def _grow(self, job: Job, planned: dict[Job, int]) -> bool:
@@ -126,8 +130,7 @@ class Scheduler:
         assert job.sequence is not None
         while True:
             for ahead in (max(job.missing, min(GROWTH, job.left)), job.missing):
-                needed = self.pages_for(ahead) if job.sequence.room < ahead else 0
-                if self._evict(needed):
+                if self._evict(self._lacking(job.sequence, ahead)):
                     job.sequence.reserve(ahead)
                     return True
             worst = max(self.running, key=Job.rank)
@@ -135,6 +138,10 @@ class Scheduler:
             self.preempt(worst)
             if worst is job:
                 return False
+
+    def _lacking(self, sequence: Sequence, tokens: int) -> int:
+        """How many pages `sequence` lacks for `tokens` tokens more."""
+        return self.pages_for(max(0, tokens - sequence.room))
 
     def _room(self, pages: int) -> None:
         if not self._evict(pages):
