@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from longreach.attention.tables import EMPTY, Pages, References, Turns
+from longreach.attention.tables import Pages, References, Turns
+from longreach.kv.pool import EMPTY
 
 
 @dataclass

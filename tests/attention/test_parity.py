@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
-from longreach.attention.paged import PlainStep
+from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Step, begin
-from longreach.attention.strided import StridedStep
+from longreach.attention.strided_step import StridedStep
 from longreach.kv.compact import drop
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attention import slow
-from longreach.attention.tables import EMPTY, Pages, References, Turns
+from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.tuning import PrefillTuning, splits
 from longreach.errors import UnsupportedError
+from longreach.kv.pool import EMPTY
 
 SMALL = PrefillTuning(rows=16, entries=64, warps=4, stages=2, resident=1)
 

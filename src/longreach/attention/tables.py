@@ -8,14 +8,11 @@ import torch
 
 from longreach.errors import UnsupportedError
 
-EMPTY = 2**31 - 1
-"""The position of an entry that was not written: no query comes after it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` where
-    nothing was written), each contiguous. No entry may hold what is not a finite number, written or not."""
+    """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` of
+    `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or not."""
 
     keys: torch.Tensor
     values: torch.Tensor

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from longreach.attention.paged import PlainStep
+from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Row, Step, begin
-from longreach.attention.strided import StridedStep
+from longreach.attention.strided_step import StridedStep
 from longreach.attention.tree import Tree, TreeStep
 from longreach.engine.job import Job
 from longreach.kv.compact import drop, gathered, positions_of

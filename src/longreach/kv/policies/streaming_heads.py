@@ -29,7 +29,8 @@ class StreamingHeads(Policy):
 
     def __post_init__(self) -> None:
         if self.sinks < 0 or self.window < 1 or self.every < 1:
-            raise SpecError(f"sinks={self.sinks}, window={self.window} or every={self.every} is too small: 0, 1, 1")
+            given = f"sinks={self.sinks}, window={self.window}, every={self.every}"
+            raise SpecError(f"{given}: sinks must be at least 0, window and every at least 1")
 
     def keep(self, view: LayerView) -> list[torch.Tensor]:
         heads, entries = view.keys.shape[:2]
