@@ -12,7 +12,8 @@ from longreach.errors import UnsupportedError
 @dataclass(frozen=True, slots=True)
 class Pages:
     """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` of
-    `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or not."""
+    `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or
+    not."""
 
     keys: torch.Tensor
     values: torch.Tensor
