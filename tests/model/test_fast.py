@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from longreach.errors import InputError
 from longreach.model.fast.attending import attending
+from longreach.model.fast import quicken as quicken_module
+from longreach.model.fast.fuse import fuse
 from longreach.model.fast.norms import find_norms
 from longreach.model.fast.products import dynamically, four_bits, in_4_bits, in_8_bits, loss
 from longreach.model.fast.quicken import Fast, quicken
@@ -119,6 +121,25 @@ def test_in_bfloat16_it_is_as_near_to_float32_as_the_model_is(family: str) -> No
     assert fast.quick, fast.why
     ours = [logits.float() for logits in steps(fast, PIECES)]
     assert apart(exact, ours) < 1.5 * apart(exact, [logits.float() for logits in theirs]) + 0.01
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_for_cuda_it_gives_the_same_numbers(family: str, kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels("rows")
+    monkeypatch.setattr(quicken_module, "_between", lambda device: (fuse,))
+    wanted = steps(own(network(family)), PIECES)
+    fast = quicken(network(family))
+    assert fast.quick, fast.why
+    assert apart(wanted, steps(fast, PIECES)) < 1e-5
+
+
+def test_fusing_leaves_products_and_a_few_kernels_of_a_layer(monkeypatch: pytest.MonkeyPatch, kernels: Any) -> None:
+    kernels("rows")
+    monkeypatch.setattr(quicken_module, "_between", lambda device: (fuse,))
+    names = [str(node.target) for node in quicken_module.straighten(network("llama")).nodes]
+    counts = {kind: sum(kind in name for name in names) for kind in ("linear", "add_norm", "gated", "rotated")}
+    assert counts == {"linear": 4 * 3 + 1, "add_norm": 2 * 3, "gated": 3, "rotated": 3}
+    assert not any("silu" in name or "addcmul" in name for name in names)
 
 
 def test_fewer_operations_are_left() -> None:

@@ -29,8 +29,9 @@ class SequenceReferences:
     shifts: list[int]
 
 
-def references_of(sequence: Sequence) -> SequenceReferences:
-    """All pages of `sequence` that have entries; the page being written shows whatever is written to it later."""
+def references_of(sequence: Sequence, reserved: bool = False) -> SequenceReferences:
+    """All pages of `sequence` that have entries, and those that its tail has room in where `reserved`; the tail shows
+    whatever is written to it later."""
     shifts = [0]
     parts: list[tuple[NDArray[np.int32], int, NDArray[np.int64]]] = []
     for segment in sequence.segments:
@@ -38,6 +39,8 @@ def references_of(sequence: Sequence) -> SequenceReferences:
             shifts.append(segment.shift)
         grows = not sequence.sealed and segment is sequence.segments[-1]
         columns = -(-int(segment.entries.max(initial=0)) // segment.pool.page_size)
+        if grows and reserved:
+            columns = segment.table.shape[2]
         table = segment.table[:, :, :columns]
         parts.append((table, shifts.index(segment.shift), _alive(segment, columns, grows)))
     if not parts:

@@ -14,7 +14,7 @@ from longreach.attention.rotation import Rotation
 from longreach.attention.step import Row, Step
 from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.triton_prefill import prefill
-from longreach.attention.triton_write import write
+from longreach.attention.triton_write import rows_of, write
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 
@@ -38,7 +38,7 @@ class TritonStep(Step):
             self._entries = torch.from_numpy(np.concatenate(entries)).to(self._device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-        write(key.contiguous(), value.contiguous(), self._positions, self._targets[layer], self._entries, self._pages)
+        write(rows_of(key), rows_of(value), self._positions, self._targets[layer], self._entries, self._pages)
         query = query.contiguous()
         for row in self.rows:
             if row.watcher is not None:

@@ -18,12 +18,40 @@ from longreach.attention.references import references_of, turns_of
 from longreach.attention.step import Row
 from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.triton_decode import decode
-from longreach.attention.triton_write import write
+from longreach.attention.triton_write import rows_of, write
+from longreach.engine.sampling import greedy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
 
-_TOKEN, _POSITION, _ENTRY = range(3)
+_TOKEN, _POSITION, _ENTRY, _COLUMNS = range(4)
+_SAMPLED = -1
+"""In place of a token: the one that the step before chose."""
+_NOBODY = -(1 << 20)
+"""In place of the number of columns of a tail: the row has no sequence."""
+_BUFFERS = 3
+"""Copies of what the host writes and reads: two steps may be on their way while a third is prepared."""
+
+
+@dataclass(slots=True)
+class Flight:
+    """A step on its way: `rows`, and the greedy tokens that it chooses for them."""
+
+    rows: Many[Row]
+    _chosen: torch.Tensor
+    _done: torch.cuda.Event | None
+
+    def tokens(self) -> list[int | None]:
+        """Wait for the tokens; None where the logits were not numbers."""
+        if self._done is not None:
+            self._done.synchronize()
+        return [token if token >= 0 else None for token in self._chosen.tolist()]
+
+    def fill(self, tokens: Many[int | None]) -> None:
+        """Say which tokens, unknown when it was launched, the step has read."""
+        for row, token in zip(self.rows, tokens, strict=True):
+            if len(row.tail) > row.entry and token is not None:
+                row.tail.tokens[row.entry] = token
 
 
 class DecodeGraphs:
@@ -37,34 +65,59 @@ class DecodeGraphs:
         self._pool = pool
         self._buffers: _Buffers | None = None
         self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._turn = 0
+        self._chosen: list[torch.Tensor] = []
         self.last: _Graph | None = None
 
     def run(self, rows: Many[Row], tokens: Many[int]) -> torch.Tensor:
         """Logits `[rows, vocab]` after the new tokens; valid until the next run."""
+        return self._replay(rows, tokens).logits[: len(rows)]
+
+    def launch(self, rows: Many[Row], tokens: Many[int] | None) -> Flight:
+        """Begin a step that chooses greedily; nothing is waited for. Without `tokens`, the new ones are those that the
+        last launch, of the same rows, chooses."""
+        graph = self._replay(rows, [_SAMPLED] * len(rows) if tokens is None else tokens)
+        if not self._chosen or self._chosen[0].numel() < len(rows):
+            self._chosen = [torch.zeros(max(64, len(rows)), dtype=torch.int32).pin_memory() for _ in range(_BUFFERS)]
+        chosen = self._chosen[self._turn % _BUFFERS][: len(rows)]
+        chosen.copy_(graph.chosen[: len(rows)], non_blocking=True)
+        done = None
+        if self._pool.keys.is_cuda:
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
+        return Flight(rows, chosen, done)
+
+    def _replay(self, rows: Many[Row], tokens: Many[int]) -> _Graph:
         width = max(sum(segment.table.shape[2] for segment in row.sequence.segments) for row in rows)
         slots = max(len({0, *(segment.shift for segment in row.sequence.segments)}) for row in rows)
         buffers = self._room(len(rows), width, slots)
-        buffers.update(rows, tokens)
+        self._turn += 1
+        buffers.update(rows, tokens, self._turn % _BUFFERS)
         key = (_rounded(len(rows)), max(64, _rounded(width)))
         if key not in self._graphs:
             self._graphs[key] = _Graph(self._bridge, self._pool, buffers, *key)
         self.last = self._graphs[key]
         self.last.graph.replay()
-        return self.last.logits[: len(rows)]
+        return self.last
 
     def _room(self, rows: int, width: int, slots: int) -> _Buffers:
         known = self._buffers
         wanted = (max(_rounded(rows), 8), max(64, _rounded(width)), _rounded(slots))
         if known is None or any(want > have for want, have in zip(wanted, known.room, strict=True)):
             room = wanted if known is None else tuple(max(a, b) for a, b in zip(wanted, known.room, strict=True))
+            if self._graphs and self._pool.keys.is_cuda:
+                torch.cuda.synchronize()  # a step may be on its way
             self._graphs.clear()
-            self._buffers = known = _Buffers(self._bridge, (room[0], room[1], room[2]))
+            fresh = _Buffers(self._bridge, (room[0], room[1], room[2]))
+            if known is not None:
+                fresh.sampled[: known.room[0]] = known.sampled
+            self._buffers = known = fresh
         return known
 
 
 @dataclass(slots=True)
 class _Known:
-    """What a row of the buffers holds of which sequence."""
+    """What a row of the buffers holds of which sequence: of its tail, `columns` pages."""
 
     sequence: Sequence
     version: int
@@ -78,7 +131,10 @@ class _Known:
 
 
 class _Buffers:
-    """The tables of up to `room = (sequences, columns, slots)` on the device."""
+    """The tables of up to `room = (sequences, columns, slots)` on the device.
+
+    A table has all pages that the tail has room in; how many of them are in use is told with each token.
+    """
 
     def __init__(self, bridge: Bridge, room: tuple[int, int, int]) -> None:
         self.room = room
@@ -87,10 +143,12 @@ class _Buffers:
         shape = (layers, rows, heads, width)
         self.pages = torch.zeros(shape, dtype=torch.int32, device=device)
         self.slots = torch.zeros(shape, dtype=torch.int32, device=device)
-        self.alive = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.counts = torch.zeros(shape[:3], dtype=torch.int32, device=device)
-        self.given = torch.zeros((3, rows), dtype=torch.int32, device=device)
-        self._host = torch.zeros((3, rows), dtype=torch.int32).pin_memory()
+        self.alive = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.sealed = torch.zeros(shape[:3], dtype=torch.int32, device=device)
+        self.given = torch.zeros((4, rows), dtype=torch.int32, device=device)
+        self.sampled = torch.zeros(rows, dtype=torch.int32, device=device)
+        self._host = [torch.zeros((4, rows), dtype=torch.int32).pin_memory() for _ in range(_BUFFERS)]
+        self._sealed = np.zeros(shape[:3], np.int64)
         self._known: list[_Known | None] = [None] * rows
         self._active = 0
         self._rotations = list(bridge.rotations)
@@ -102,54 +160,58 @@ class _Buffers:
         own = self._turns[self._rotations[layer].frequencies.numpy().tobytes()]
         return Turns(own.cosines[:rows], own.sines[:rows], own.shifts[:rows])
 
-    def update(self, rows: Many[Row], tokens: Many[int]) -> None:
-        """Bring the tables up to date and hand over the new tokens."""
-        grown: list[tuple[int, np.ndarray]] = []
+    def update(self, rows: Many[Row], tokens: Many[int], turn: int) -> None:
+        """Bring the tables up to date and hand over the new tokens, by way of the host's copy number `turn`."""
+        grown: list[tuple[int, np.ndarray, int]] = []
+        size = rows[0].sequence.pool.page_size
+        used = []
         for at, row in enumerate(rows):
             known, sequence = self._known[at], row.sequence
-            columns = -(-len(row.tail) // sequence.pool.page_size)
+            columns = row.tail.table.shape[2]
             now = _Known(sequence, sequence.version, len(sequence.segments), columns)
             if known is None or known.text != now.text:
                 self._load(at, row)
             elif known.columns != columns:
-                grown.append((at, row.tail.table[:, :, columns - 1]))
+                grown.append((at, row.tail.table[:, :, known.columns :], known.columns))
             self._known[at] = now
+            used.append(-(-len(row.tail) // size))
         if grown:
             self._grow(grown)
         for at in range(len(rows), self._active):
             self._known[at] = None
-        if len(rows) < self._active:
-            self.counts[:, len(rows) : self._active] = 0
         self._active = len(rows)
-        size = rows[0].sequence.pool.page_size
-        self._host[_TOKEN, : len(rows)] = torch.tensor(list(tokens), dtype=torch.int32)
-        self._host[_POSITION, : len(rows)] = torch.tensor([row.position for row in rows], dtype=torch.int32)
-        self._host[_ENTRY, : len(rows)] = torch.tensor([row.entry % size for row in rows], dtype=torch.int32)
-        self.given.copy_(self._host)
+        host = self._host[turn]
+        given = [tokens, [row.position for row in rows], [row.entry % size for row in rows], used]
+        host[_COLUMNS] = _NOBODY
+        host[:, : len(rows)] = torch.tensor([list(each) for each in given], dtype=torch.int32)
+        self.given.copy_(host, non_blocking=True)
 
     def _load(self, at: int, row: Row) -> None:
-        found = references_of(row.sequence)
+        found = references_of(row.sequence, reserved=True)
         width, device = found.pages.shape[2], self.pages.device
         for tensor, own in ((self.pages, found.pages), (self.slots, found.slots), (self.alive, found.alive)):
             tensor[:, at, :, :width] = torch.from_numpy(np.ascontiguousarray(own)).to(device)
-        self.counts[:, at] = torch.from_numpy(found.counts).to(device)
+        self.slots[:, at, :, width:] = 0
+        self.alive[:, at, :, width:] = -1
+        self._sealed[:, at] = found.counts - row.tail.table.shape[2]
+        self.sealed[:, at] = torch.from_numpy(self._sealed[:, at]).to(device)
         for key, turns in self._turns.items():
             rotation = next(kind for kind in self._rotations if kind.frequencies.numpy().tobytes() == key)
             fresh = turns_of(rotation, [found.shifts], device)
             turns.cosines[at, : fresh.slots], turns.sines[at, : fresh.slots] = fresh.cosines[0], fresh.sines[0]
             turns.shifts[at, : fresh.slots] = fresh.shifts[0]
 
-    def _grow(self, grown: list[tuple[int, np.ndarray]]) -> None:
-        """One page more for some sequences."""
-        device = self.pages.device
-        layers, _, heads = self.counts.shape
-        at = torch.tensor([row for row, _ in grown], device=device)
-        layer, head = torch.arange(layers, device=device)[:, None, None], torch.arange(heads, device=device)
-        place = (layer, at[:, None], head, self.counts[:, at].long())
-        self.pages[place] = torch.from_numpy(np.stack([pages for _, pages in grown], 1)).to(device)
-        self.slots[place] = 0
-        self.alive[place] = -1
-        self.counts[:, at] += 1
+    def _grow(self, grown: list[tuple[int, np.ndarray, int]]) -> None:
+        """More pages for the tails of some sequences: `(row, pages [layers, heads, new], the number of those known)`."""
+        layers, rows, heads, width = self.pages.shape
+        layer, head = np.arange(layers)[:, None, None], np.arange(heads)[:, None]
+        places = []
+        for at, pages, known in grown:
+            first = ((layer * rows + at) * heads + head) * width + self._sealed[:, at][..., None] + known
+            places.append((first + np.arange(pages.shape[2])).ravel())
+        place = torch.from_numpy(np.concatenate(places)).to(self.pages.device)
+        new = torch.from_numpy(np.concatenate([pages.ravel() for _, pages, _ in grown])).to(self.pages.device)
+        self.pages.view(-1)[place] = new
 
 
 class _Graph:
@@ -165,7 +227,7 @@ class _Graph:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.logits = step.run()
+            self.logits, self.chosen = step.run()
 
 
 class _GraphStep:
@@ -178,27 +240,33 @@ class _GraphStep:
         self._width = width
         self._pages = Pages(pool.keys, pool.values, pool.positions)
         self._all = torch.arange(rows, device=bridge.device)
-        self._targets = torch.empty(0)
+        self._counts = self._targets = torch.empty(0)
 
-    def run(self) -> torch.Tensor:
+    def run(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits `[rows, vocab]` and the greedy tokens `[rows]`, -1 where the logits are not numbers."""
         rows, buffers = self._rows, self._buffers
-        counts = buffers.counts[:, :rows]
-        last = buffers.pages[:, :rows].gather(3, (counts - 1).clamp_min(0).long()[..., None])[..., 0]
-        self._targets = torch.where(counts > 0, last, -1)
-        given = buffers.given[:, :rows].long()
-        return self._bridge.run(given[_TOKEN], given[_POSITION], self, self._all)
+        given = buffers.given[:, :rows]
+        self._counts = (buffers.sealed[:, :rows] + given[_COLUMNS][:, None]).clamp_min(0)
+        last = buffers.pages[:, :rows].gather(3, (self._counts - 1).clamp_min(0).long()[..., None])[..., 0]
+        self._targets = torch.where(self._counts > 0, last, -1)
+        sampled = buffers.sampled[:rows]
+        tokens = torch.where(given[_TOKEN] == _SAMPLED, sampled, given[_TOKEN]).clamp_min(0)
+        logits = self._bridge.run(tokens.long(), given[_POSITION].long(), self, self._all)
+        chosen = greedy(logits)
+        sampled.copy_(chosen)
+        return logits, sampled
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         rows, buffers = self._rows, self._buffers
         positions, entries = buffers.given[_POSITION, :rows], buffers.given[_ENTRY, :rows]
-        write(key.contiguous(), value.contiguous(), positions, self._targets[layer], entries, self._pages)
+        write(rows_of(key), rows_of(value), positions, self._targets[layer], entries, self._pages)
         whole = (buffers.pages, buffers.slots, buffers.alive)
         pages, slots, alive = (x[layer, :rows, :, : self._width] for x in whole)
         return decode(
             query.contiguous(),
             positions,
             self._pages,
-            References(pages, slots, alive, buffers.counts[layer, :rows]),
+            References(pages, slots, alive, self._counts[layer]),
             buffers.turns(layer, rows),
             scale=scores.scale,
             window=scores.window,

@@ -88,6 +88,11 @@ class Job:
         return self.limit - len(self.output)
 
     @property
+    def room(self) -> int:
+        """Tokens for whose KV it has pages beside that of those computed."""
+        return 0 if self.sequence is None else self.sequence.room
+
+    @property
     def read(self) -> bool:
         """Whether the prompt's KV is there."""
         return self.done >= len(self.prompt)

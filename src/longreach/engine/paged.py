@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from threading import Event, RLock
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -30,6 +30,9 @@ from longreach.kv.prefix import PrefixCache
 from longreach.model.bridge import Bridge, Products
 from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
+
+if TYPE_CHECKING:
+    from longreach.engine.decode_graph import Flight
 
 QUICK_AFTER = 128
 """Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is
@@ -75,6 +78,7 @@ class PagedEngine(Engine):
             preemption=preemption,
         )
         self._runner = Runner(self.bridge, self.pool)
+        self._ahead: tuple[list[Job], Flight] | None = None  # a step that has begun and is not settled
         self._lock = RLock()
         self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
 
@@ -162,23 +166,48 @@ class PagedEngine(Engine):
         with self._lock, torch.inference_mode():
             self._settle_dropped()
             self._settle_late()
+            if self._ahead is not None:
+                jobs, flight = self._ahead
+                return self._try(jobs, lambda: self._land(jobs, flight))
             work = self.scheduler.schedule()
             if not work:
                 return False
+            if self._runner.can_fly(work):
+                jobs = [job for job, _ in work]
+                return self._try(jobs, lambda: self._land(jobs, self._runner.fly(jobs)))
             self._short_steps += len(work) == sum(count for _, count in work)
             if self._short_steps == QUICK_AFTER and self.bridge.fast is None:
                 self.bridge.quicken(self._products)
-            try:
-                finished, logits = self._runner.run(work)
-            except Exception as error:
-                for job, _ in work:
-                    self._fail(job, _explained(error, self.loaded.device))
-                return True
-            if finished:
-                sampled = sample(logits, [Draw(job.source, job.output) for job in finished])
-                for job, row, token, told in zip(finished, logits, sampled.tokens, sampled.logprobs, strict=True):
-                    self._settle(job, row, token, told)
-            return True
+            return self._try([job for job, _ in work], lambda: self._compute(work))
+
+    def _compute(self, work: list[tuple[Job, int]]) -> None:
+        """A step from its beginning to its end."""
+        finished, logits = self._runner.run(work)
+        if finished:
+            sampled = sample(logits, [Draw(job.source, job.output) for job in finished])
+            for job, row, token, told in zip(finished, logits, sampled.tokens, sampled.logprobs, strict=True):
+                self._settle(job, row, token, told)
+
+    def _land(self, jobs: list[Job], flight: Flight) -> None:
+        """Let the step after `flight` begin where that is the same for the same jobs, then settle `flight`."""
+        self._ahead = None
+        if not self.scheduler.waiting and all(job.active and job.left > 1 and job.room > 0 for job in jobs):
+            self._ahead = jobs, self._runner.fly(jobs, blind=True)
+        tokens = flight.tokens()
+        if self._ahead is not None:
+            self._ahead[1].fill(tokens)
+        for job, token in zip(jobs, tokens, strict=True):
+            if job.active:
+                self._settle(job, None, token, None)
+
+    def _try(self, jobs: list[Job], step: Callable[[], None]) -> bool:
+        """Let `jobs` fail, and no others, where their step does."""
+        try:
+            step()
+        except Exception as error:
+            for job in jobs:
+                self._fail(job, _explained(error, self.loaded.device))
+        return True
 
     def _advance(self, job: Job) -> None:
         """Compute a step, unless another thread did meanwhile what `job` waits for."""
@@ -207,7 +236,7 @@ class PagedEngine(Engine):
         first, *others = [self._completion(job) for job in jobs]
         return replace(first, others=tuple(others))
 
-    def _settle(self, job: Job, logits: torch.Tensor, token: int | None, told: TokenLogprobs | None) -> None:
+    def _settle(self, job: Job, logits: torch.Tensor | None, token: int | None, told: TokenLogprobs | None) -> None:
         """What a job that computed all it knew goes on with: `token`, None where `logits [vocab]` are no numbers."""
         assert job.sequence is not None
         if token is None:
@@ -242,7 +271,8 @@ class PagedEngine(Engine):
         job.reason, job.ended = reason, time.perf_counter()
         if job.sequence is not None:
             job.kv_bytes = job.sequence.pages * self.pool.page_bytes
-            if job.exact and job.read and job.swapped is None and self.scheduler.prefix is not None:
+            known = job.missing >= 0  # of a step that has begun, the token may not be known yet
+            if known and job.exact and job.read and job.swapped is None and self.scheduler.prefix is not None:
                 self.scheduler.prefix.put(job.sequence)
         self.scheduler.remove(job)
 

@@ -13,6 +13,7 @@ from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
 from longreach.attention.tree import Tree, TreeStep
 from longreach.engine.job import Job
+from longreach.engine.sampling import Draw, plain
 from longreach.kv.compact import drop, gathered, positions_of
 from longreach.kv.policies import LayerView, Policy
 from longreach.kv.pool import PagePool
@@ -20,7 +21,7 @@ from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
 
 if TYPE_CHECKING:
-    from longreach.engine.decode_graph import DecodeGraphs
+    from longreach.engine.decode_graph import DecodeGraphs, Flight
 
 
 class Runner:
@@ -61,6 +62,26 @@ class Runner:
         for job, count in work:
             job.done += count
         return finished, logits[: len(keep)].float()
+
+    def can_fly(self, work: Many[tuple[Job, int]]) -> bool:
+        """Whether a step is one of plain greedy decoding, of which the next may begin before its tokens are known."""
+        return (
+            self._graphs is not None
+            and len(work) <= self._graphs.MOST
+            and all(count == 1 and job.missing == 1 and job.policy is None and not job.looks for job, count in work)
+            and all(plain(Draw(job.source, job.output)) for job, _ in work)
+        )
+
+    def fly(self, jobs: Many[Job], blind: bool = False) -> Flight:
+        """Begin a step of one token of each job. `blind`: the tokens are those that the last step, of the same jobs,
+        chooses."""
+        assert self._graphs is not None
+        chunks = [[0] if blind else job.ahead(1) for job in jobs]
+        rows = begin([(_sequence(job), chunk) for job, chunk in zip(jobs, chunks, strict=True)])
+        flight = self._graphs.launch(rows, None if blind else [chunk[0] for chunk in chunks])
+        for job in jobs:
+            job.done += 1
+        return flight
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,

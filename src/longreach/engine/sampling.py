@@ -92,6 +92,19 @@ def draw(logits: torch.Tensor, draws: Sequence[Draw]) -> Drawn:
     return Drawn(known, wanted, *log_probabilities(take(raw, of), take(tokens, of), max(wanted.values())))
 
 
+def greedy(logits: torch.Tensor) -> torch.Tensor:
+    """The most likely token of each row of `logits` [rows, vocab], -1 where they are not numbers: what `draw` takes for
+    `plain` draws."""
+    best, tokens = logits.max(dim=-1)
+    return torch.where(best.isfinite(), tokens, -1)
+
+
+def plain(one: Draw) -> bool:
+    """Whether the next token is simply the most likely one, and that is all that is wanted to know."""
+    sampling = one.source.sampling
+    return sampling.greedy and sampling.logprobs is None and not any(wants(one) for wants, _ in _ADJUSTMENTS)
+
+
 def distribution(logits: torch.Tensor, draws: Sequence[Draw]) -> torch.Tensor:
     """The probabilities [rows, vocab] with which `sample` draws the tokens of rows none of which is greedy: what a
     drafted token is accepted or refused by."""

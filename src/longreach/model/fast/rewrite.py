@@ -51,14 +51,14 @@ def tidy(graph: fx.Graph) -> None:
                 graph.erase_node(node)
             else:
                 known[key] = node
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def rotate_quickly(graph: fx.Graph) -> None:
     """`x * cos + cat(-x₂, x₁) * sin` as `x * cos + roll(x) * sin'`, where `sin'` has its first half negated, once."""
     signed: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
-        found = _rotation(node)
+        found = rotation(node)
         if not found:
             continue
         x, cos, sin, half = found
@@ -70,29 +70,31 @@ def rotate_quickly(graph: fx.Graph) -> None:
             swapped = graph.call_function(torch.roll, (x, half, -1))
             new = graph.call_function(torch.addcmul, (plain, swapped, signed[sin]))
         node.replace_all_uses_with(new)
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def _signed(sin: Tensor, half: int) -> Tensor:
     return torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
 
 
-def _rotation(node: Any) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
+def rotation(node: Any) -> tuple[fx.Node, fx.Node, fx.Node, int] | None:
     """`(x, cos, sin, half of the dimension)` where `node` ends a rotation."""
     if name_of(node) not in ("add", "__add__"):
         return None
     plain, turned = node.args[0], node.args[1]
-    if not (_is(plain, "mul") and _is(turned, "mul")):
+    if not (is_call(plain, "mul") and is_call(turned, "mul")):
         return None
     x, cos = plain.args
     swapped, sin = turned.args
-    if not (_is(swapped, "cat") and isinstance(sin, fx.Node) and isinstance(cos, fx.Node)):
+    if not (is_call(swapped, "cat") and isinstance(sin, fx.Node) and isinstance(cos, fx.Node)):
         return None
     parts = swapped.args[0]
-    if not (isinstance(parts, tuple | list) and len(parts) == 2 and _is(parts[0], "neg")):
+    if not (isinstance(parts, tuple | list) and len(parts) == 2 and is_call(parts[0], "neg")):
         return None
     second, first = parts[0].args[0], parts[1]
-    if not (_is(second, "__getitem__") and _is(first, "__getitem__") and second.args[0] is x and first.args[0] is x):
+    if not (
+        is_call(second, "__getitem__") and is_call(first, "__getitem__") and second.args[0] is x and first.args[0] is x
+    ):
         return None
     (_, upper), (_, lower) = (_last_slice(second.args[1]), _last_slice(first.args[1]))
     if upper is None or lower is None or upper.stop is not None or lower.start is not None:
@@ -121,7 +123,7 @@ def divide_quickly(graph: fx.Graph) -> None:
             scaled = constant(graph, value * len(value) ** 0.5)
             offset = constant(graph, torch.tensor(eps * len(value)))
             node.replace_all_uses_with(graph.call_function(divided, (x, scaled, offset)))
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def merge_products(graph: fx.Graph) -> None:
@@ -147,7 +149,7 @@ def merge_products(graph: fx.Graph) -> None:
                 new = graph.call_function(torch.narrow, (merged, -1, start, len(part)))
                 node.replace_all_uses_with(new)
                 start += len(part)
-    _drop_unused(graph)
+    drop_unused(graph)
 
 
 def weights_of(node: Any) -> tuple[Tensor, Tensor | None] | None:
@@ -180,7 +182,8 @@ def _moved(parts: list[Tensor]) -> Tensor:
     return whole
 
 
-def _is(node: Any, name: str) -> bool:
+def is_call(node: Any, name: str) -> bool:
+    """Whether `node` calls `name`, as a function or by its operator."""
     return name_of(node) in (name, f"__{name}__")
 
 
@@ -188,7 +191,8 @@ def _in_place(name: str) -> bool:
     return (name.startswith("__i") and name not in ("__invert__",)) or (name.endswith("_") and not name.endswith("__"))
 
 
-def _drop_unused(graph: fx.Graph) -> None:
+def drop_unused(graph: fx.Graph) -> None:
+    """Take out what nobody uses."""
     for node in reversed(list(graph.nodes)):
         if not node.users and node.op in ("call_function", "get_attr") and not _in_place(name_of(node)):
             graph.erase_node(node)

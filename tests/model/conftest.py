@@ -1,0 +1,3 @@
+from interpreted import device, kernels
+
+__all__ = ["device", "kernels"]
