@@ -92,62 +92,12 @@ def behind(device: str) -> float:
     return worst
 
 
-def decode(self, ids: Sequence[int], **_: Any) -> str:
-    return "x" * len(ids)
-
-
-def random_model(shape: dict[str, int], device: str, dtype: torch.dtype, **options: Any) -> Any:
-    """A Llama with random weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig(**shape, rope_parameters={"rope_theta": 500000.0, "rope_type": "default"})
-    torch.manual_seed(0)
-    torch.set_default_dtype(dtype)
-    with torch.device(device):
-        model: Any = LlamaForCausalLM._from_config(config, **options) if options else LlamaForCausalLM(config)
-    torch.set_default_dtype(torch.float32)
-    return model.eval().requires_grad_(False)
-
-
-def engine_of(model: Any, kv_bytes: int, **options: Any) -> PagedEngine:
-    """An engine around a model that came from nowhere."""
-    weight = next(model.parameters())
-    size = sum(p.numel() * p.element_size() for p in model.parameters())
-    loaded = LoadedModel("random", model, Letters(), frozenset(), "", 140000, weight.device, weight.dtype, size)
-    return PagedEngine(loaded, kv_bytes=kv_bytes, reuse=False, **options)
-
-
-def prompt(n: int, seed: int = 0) -> list[int]:
-    """`n` token ids."""
-    made = torch.Generator().manual_seed(seed)
-    return [int(token) for token in torch.randint(3, 500, (n,), generator=made)]
-
-
-def same_tokens(device: str) -> bool:
-    """Whether a small model in float32 writes what transformers writes, several requests at once."""
-    exact = random_model(TINY, device, torch.float32, attn_implementation="eager")
-    engine = engine_of(random_model(TINY, device, torch.float32), 256 << 20)
-    for weights in (exact, engine.loaded.model):
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for weight in weights.parameters():
-                weight.copy_(torch.randn_like(weight) * (0.15 if weight.dim() > 1 else 1.0))
-    prompts = [prompt(n, n) for n in (5, 70, 200)]
-    found = [list(done.token_ids) for done in engine.generate(prompts, max_tokens=150)]
-    wanted = []
-    for ids in prompts:
-        given = torch.tensor([ids], device=device)
-        options = {"max_new_tokens": 150, "do_sample": False, "attention_mask": torch.ones_like(given)}
-        wanted.append(exact.generate(given, **options)[0, len(ids) :].tolist())
-    agree = [sum(a == b for a, b in zip(x, y, strict=False)) for x, y in zip(found, wanted, strict=True)]
-    print("greedy tokens like transformers, of 150:", agree, flush=True)
-    return found == wanted
-
-
-def decode(engine: PagedEngine, context: int, tokens: int = 24) -> tuple[float, float, float]:
+def decode(
+    engine: PagedEngine, context: int, tokens: int = 24, policy: str | None = None
+) -> tuple[float, float, float]:
     """Seconds of the prefill, of a token as a caller sees it, and of a step on the device alone."""
     began = time.perf_counter()
-    stream = engine.stream(prompt(context), max_tokens=tokens + 8)
+    stream = engine.start(prompt(context), Sampling(max_tokens=tokens + 8), policy=policy)
     next(stream)
     first = time.perf_counter() - began
     for _ in range(6):
@@ -227,6 +177,12 @@ def measure(options: Options) -> Result:
             row = {"what": f"prefill of {context:,}", "ms": round(1e3 * prefill), "ms on the device": None}
             rows.append({**row, "limit ms": round(1e3 * operations / PRODUCTS), "tokens/s": round(context / prefill)})
             bars.append(at_most(f"prefill of {context:,}, s", round(prefill, 2), 14.0))
+    _, token, step = decode(engine, long, policy="page_select(budget=4096)")
+    read = weights + 4096 * entry + long // engine.pool.page_size * entry
+    row = {"what": f"decode, 1 x {long:,}, page_select of 4,096", "ms": round(1e3 * token, 2)}
+    row |= {"ms on the device": round(1e3 * step, 2), "limit ms": round(1e3 * read / COPIES, 2)}
+    rows.append({**row, "tokens/s": round(1 / token, 1)})
+    print(rows[-1], flush=True)
     requests = 64 if device == "cuda" else 4
     for turn in ("first", "again"):
         seconds, written = throughput(engine, requests, 128, 1024, 128 if device == "cuda" else 8)

@@ -22,9 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
+from longreach.attention.attend import Scores
 from longreach.attention.tables import Pages, References, Turns
+from longreach.attention.triton_bounds import bound, score
 from longreach.attention.triton_decode import decode, processors
 from longreach.attention.triton_prefill import prefill
+from longreach.attention.triton_select import decode_selected, select
 from longreach.attention.triton_write import write
 from longreach.attention.tuning import DecodeTuning, PrefillTuning, decode_tuning, prefill_tuning, splits
 
@@ -241,6 +244,53 @@ def tune_prefill(tokens: int, chunk: int, times: int, tunings: list[PrefillTunin
     return rows
 
 
+def time_selected(bandwidth: float, tokens: int, budget: int, times: int) -> Rows:
+    """One step of page_select (bounds of the page being written, scores, choice, attention) beside attention to all."""
+    pages, references, turns = tables(1, tokens, 1, masks=False)
+    query = torch.randn(1, HEADS * GROUP, DIM, dtype=torch.bfloat16, device="cuda")
+    position = torch.full((1,), tokens, dtype=torch.int32, device="cuda")
+    bounds = torch.zeros(len(pages.keys), 2, DIM, dtype=torch.bfloat16, device="cuda")
+    bound(pages, references.pages.flatten(), bounds)
+    most = budget // PAGE + 1
+    wanted = torch.tensor([most], dtype=torch.int32, device="cuda")
+    writing = references.pages[0, :, -1].contiguous()
+    scores = Scores(SCALE)
+
+    def selected() -> Any:
+        bound(pages, writing, bounds)
+        return decode_selected(query, position, pages, bounds, references, turns, wanted, most, scores)
+
+    def whole() -> Any:
+        return decode(query, position, pages, references, turns, scale=SCALE)
+
+    chosen = select(score(query, pages, bounds, references, turns), references, wanted, most)
+    at = bounds[references.pages[0].long()].float()
+    by_hand = torch.maximum(
+        query.view(HEADS, GROUP, 1, DIM).float() * at[:, None, :, 0],
+        query.view(HEADS, GROUP, 1, DIM).float() * at[:, None, :, 1],
+    )
+    best = by_hand.sum(-1).amax(1)[:, :-1].topk(most - 1).indices.sort().values
+    same = torch.equal(references.pages[0].gather(1, best), chosen.pages[0, :, :-1])
+    parts = {
+        "bounds of the last page": lambda: bound(pages, writing, bounds),
+        "scores": lambda: score(query, pages, bounds, references, turns),
+        "choice": lambda: select(score(query, pages, bounds, references, turns), references, wanted, most),
+    }
+    dense, sparse = seconds(whole, times, graph=True), seconds(selected, times, graph=True)
+    moved = 2 * HEADS * (tokens // PAGE * DIM * 2 + most * PAGE * DIM * 2)
+    rows = [(f"{budget} tokens selected", sparse, moved), ("all", dense, 2 * HEADS * tokens * DIM * 2)]
+    rows += [(f"of it, {name}", seconds(run, times, graph=True), 0) for name, run in parts.items()]
+    return [
+        {
+            "case": f"decode 1 x {tokens}, page_select", "how": how, "chosen": how.endswith("selected"),
+            "microseconds": round(took * 1e6, 1), "rate": f"{moved / took / 1e12:.2f} TB/s",
+            "of_limit": round(moved / took / bandwidth, 3), "limit": f"copies {bandwidth / 1e12:.2f} TB/s",
+            "error": None if how != "all" else 0.0 if same else 1.0, "times_dense": round(dense / took, 2),
+        }
+        for how, took, moved in rows
+    ]  # fmt: skip
+
+
 def time_write(bandwidth: float, times: int) -> dict[str, Any]:
     """What a chunk of 8,192 tokens takes to be written."""
     tokens = 8192
@@ -276,6 +326,7 @@ def main() -> None:
         cuts = DECODE if sequences * tokens == 131072 and not given.quick else [decode_tuning(PAGE, 2 * DIM, GROUP, 0)]
         rows += _printed(tune_decode(bandwidth, sequences, tokens, times, cuts))
         torch.cuda.empty_cache()
+    rows += _printed(time_selected(bandwidth, 131072, 4096, times))
     rows += _printed([time_write(bandwidth, times)])
     length = 32768 if given.quick else 131072
     cuts = [prefill_tuning(PAGE, 2 * DIM, 8192)] if given.quick else PREFILL
@@ -313,6 +364,9 @@ def bars(rows: Rows) -> list[dict[str, Any]]:
         shares = [r["of_limit"] for r in rows if r["case"] == case and r["chosen"] and r["how"].startswith("slots")]
         found.extend((f"{case}, share of copy bandwidth", share, 0.8, share >= 0.8) for share in shares)
     for r in rows:
+        if r["how"] == "4096 tokens selected":
+            times = r["times_dense"]
+            found.append((f"{r['case']}: times as fast as all", times, 5.0, times >= 5))
         if r["case"].startswith("prefill of") and r["how"] == "chosen":
             rate = float(r["rate"].split()[0])
             found.append((f"{r['case']}, TFLOP/s", rate, 350.0, rate >= 350))

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 KERNELS = {
-    **{name: f"longreach.attention.triton_{name}" for name in ("decode", "prefill", "write", "bounds")},
+    **{name: f"longreach.attention.triton_{name}" for name in ("decode", "prefill", "write", "bounds", "select")},
     "rows": "longreach.model.fast.triton_rows",
 }
 

@@ -28,23 +28,64 @@ class Uncaptured:
         self.logits, self.chosen = self._step.run()
 
 
-@pytest.mark.thorough
-def test_steps_from_buffers_write_what_transformers_writes(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sequences that grow over pages, join and leave, and whose tables outgrow their room."""
+@pytest.fixture
+def graphs(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines run as on a GPU, but for what is captured."""
     from longreach.attention.triton_step import TritonStep
 
     monkeypatch.setattr(decode_graph, "_Graph", Uncaptured)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(runner, "_forms", lambda bridge, pool: (TritonStep, decode_graph.DecodeGraphs(bridge, pool)))
+
+
+def _engine() -> PagedEngine:
     model = fresh("llama")
     loaded = LoadedModel("tiny", model, Letters(), frozenset(), "", 512, torch.device("cpu"), torch.float32, 0)
-    engine = PagedEngine(loaded, kv_bytes=4 << 20, page_size=16)
+    return PagedEngine(loaded, kv_bytes=4 << 20, page_size=16)
+
+
+@pytest.mark.thorough
+def test_steps_from_buffers_write_what_transformers_writes(graphs: None) -> None:
+    """Sequences that grow over pages, join and leave, and whose tables outgrow their room."""
+    engine = _engine()
     prompts = [[5 + at, 7, 11, *range(3, 3 + 9 * at)] for at in range(4)]
     streams = [engine.start(prompt, Sampling(max_tokens=8 + 6 * at)) for at, prompt in enumerate(prompts)]
     for at, (prompt, stream) in enumerate(zip(prompts, streams, strict=True)):
         given = torch.tensor([prompt])
         options = {"max_new_tokens": 8 + 6 * at, "do_sample": False, "attention_mask": torch.ones_like(given)}
         assert list(stream.finish().token_ids) == exact("llama").generate(given, **options)[0, len(prompt) :].tolist()
+
+
+@pytest.mark.thorough
+def test_a_caller_that_leaves_while_the_next_step_has_begun_disturbs_nobody(graphs: None) -> None:
+    engine = _engine()
+    alone = engine.generate([list(range(3, 30))], max_tokens=24)[0].token_ids
+    staying, leaving = (engine.start(prompt, Sampling(max_tokens=24)) for prompt in (list(range(3, 30)), [9, 8, 7]))
+    for _ in range(5):
+        next(staying)
+    leaving.cancel()
+    assert staying.finish().token_ids == alone
+    assert engine.scheduler.prefix is not None
+    engine.scheduler.prefix.evict(len(engine.pool))
+    assert engine.pool.used == 0
+    engine.pool.check()
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("budget", [16, 48, 4096])
+def test_kernels_select_the_pages_that_the_policy_selects(
+    budget: int, graphs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone in a graph, and beside a request that reads everything."""
+    policy, prompt = f"page_select(budget={budget})", list(range(3, 90))
+    found = [_engine().start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids]
+    engine = _engine()
+    beside = engine.start([5, 6, 7], Sampling(max_tokens=30))
+    found.append(engine.start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids)
+    beside.cancel()
+    monkeypatch.undo()
+    wanted = _engine().start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids
+    assert found == [wanted, wanted]
 
 
 class Letters:

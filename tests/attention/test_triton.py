@@ -232,17 +232,44 @@ def test_no_entry_scores_above_its_pages_bound(kernels: Any, device: str) -> Non
     for s in range(2):
         for h in range(case.heads):
             count = int(case.references.counts[s, h])
-            own = scores[s, h * case.group : (h + 1) * case.group]
-            assert torch.isneginf(own[:, count:]).all()
+            own = scores[s, h]
+            assert torch.isneginf(own[count:]).all()
             for n in range(count):
                 page, slot = int(case.references.pages[s, h, n]), int(case.references.slots[s, h, n])
                 cos, sin = case.turns.cosines[s, slot], case.turns.sines[s, slot]
                 q1, q2 = case.query[s, h * case.group : (h + 1) * case.group].chunk(2, -1)
                 turned = torch.cat([q1 * cos + q2 * sin, q2 * cos - q1 * sin], -1)
                 products = turned @ case.pages.keys[page][written[page]].T
-                assert (products.amax(-1) <= own[:, n] + 1e-4).all()
+                assert (products <= own[n] + 1e-4).all()
                 low, high = bounds[page].cpu()
-                torch.testing.assert_close(own[:, n], torch.maximum(turned * low, turned * high).sum(-1))
+                torch.testing.assert_close(own[n], torch.maximum(turned * low, turned * high).sum(-1).amax())
+
+
+@pytest.mark.thorough
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_the_pages_with_the_greatest_bounds_are_selected_in_their_order(
+    kernels: Any, device: str, data: st.DataObject
+) -> None:
+    select = kernels("select").select
+    width, most = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 12))
+    counts = torch.tensor(data.draw(st.lists(st.integers(0, width), min_size=4, max_size=4))).view(2, 2).int()
+    wanted = torch.tensor(data.draw(st.lists(st.integers(1, most), min_size=2, max_size=2))).int()
+    few = st.sampled_from([-3.5, -1.0, -2e-20, 2e-20, 2.25, 1e30, -1e30])  # many are equal
+    scores = torch.tensor(data.draw(st.lists(few, min_size=4 * width, max_size=4 * width))).view(2, 2, width)
+    pages = torch.randperm(4 * width).view(2, 2, width).int()
+    references = References(pages, pages + 1, pages.long() + 2, counts)
+    on = References(*(x.to(device) for x in _fields(references)))
+    found = select(scores.to(device), on, wanted.to(device), most)
+    for s in range(2):
+        for h in range(2):
+            count = int(counts[s, h])
+            ranked = sorted(range(count), key=lambda n: (n != count - 1, -float(scores[s, h, n]), n))
+            best = torch.tensor(sorted(ranked[: int(wanted[s])]), dtype=torch.long)
+            n = int(found.counts[s, h])
+            assert n == len(best)
+            for got, of in zip(_fields(found), _fields(references)[:3], strict=False):
+                assert torch.equal(got[s, h, :n].cpu(), of[s, h, best])
 
 
 def test_what_kernels_cannot_read_is_refused_in_a_sentence(decode: Any) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from longreach.errors import InputError
-from longreach.model.fast.attending import attending
 from longreach.model.fast import quicken as quicken_module
+from longreach.model.fast.attending import attending
 from longreach.model.fast.fuse import fuse
 from longreach.model.fast.norms import find_norms
 from longreach.model.fast.products import dynamically, four_bits, in_4_bits, in_8_bits, loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from longreach.attention.attend import Scores
@@ -14,7 +15,8 @@ from longreach.kv.sequence import Sequence
 
 
 class SelectedPages:
-    """Reads of `sequence`, for one token at a time, the full pages that `policy` selects, and the page being written.
+    """Reads of `sequence`, for one token at a time, the pages that `policy` selects, and the last one of each segment,
+    which may be the one being written.
 
     The bounds of full pages are computed once, when they are first needed. Selected pages are gathered: no more than
     the budget is copied.
@@ -23,7 +25,24 @@ class SelectedPages:
     def __init__(self, policy: Policy, sequence: Sequence) -> None:
         self._policy = policy
         self._sequence = sequence
+        self._bounded: tuple[int, int] | None = None
         self._bounds: dict[tuple[Segment, int], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    @property
+    def wanted(self) -> int | None:
+        """How many pages kernels read of each stream, the one being written included; None where they cannot choose."""
+        pages = self._policy.pages(self._sequence.pool.page_size)
+        return None if pages is None else pages + 1
+
+    def unbounded(self) -> torch.Tensor | None:
+        """The pages, int32, of whose bounds nothing is known in the pool yet; None where all are. What is written later
+        is for the writer to see to."""
+        now = self._sequence.version, len(self._sequence.segments)
+        if now == self._bounded:
+            return None
+        self._bounded = now
+        pages = [segment.pages for segment in self._sequence.segments]
+        return torch.from_numpy(np.concatenate(pages)).to(self._sequence.pool.keys.device)
 
     def read(self, layer: int, query: torch.Tensor, position: int, scores: Scores, rotation: Rotation) -> Part:
         """See `Reader.read`."""
@@ -36,13 +55,13 @@ class SelectedPages:
 
     def _segment(self, layer: int, segment: Segment, query: torch.Tensor, position: int, scores: Scores) -> list[Part]:
         size, entries = segment.pool.page_size, len(segment)
-        full, parts = entries // size, []
+        full, parts = (entries - 1) // size, []
         if full:
             low, high = self._bounds_of(layer, segment, full)
             columns = self._policy.select(query, low, high, size)
             entry = columns[..., None] * size + torch.arange(size, device=columns.device)
             parts.append(self._attend(layer, segment, query, entry.flatten(1), position, scores))
-        if entries % size:
+        if entries:
             rest = torch.arange(full * size, entries, device=query.device).expand(self._sequence.heads, -1)
             parts.append(self._attend(layer, segment, query, rest, position, scores))
         return parts

@@ -26,7 +26,15 @@ class Watcher(Protocol):
 
 
 class Reader(Protocol):
-    """Attends in its own way to what is in the pages, for one token: reads less than everything."""
+    """Attends in its own way to what is in the pages, for one token: reads less than everything.
+
+    `wanted` and `unbounded` are for kernels that choose pages by their bounds; see `SelectedPages`.
+    """
+
+    @property
+    def wanted(self) -> int | None: ...
+
+    def unbounded(self) -> torch.Tensor | None: ...
 
     def read(self, layer: int, query: torch.Tensor, position: int, scores: Scores, rotation: Rotation) -> Part: ...
 

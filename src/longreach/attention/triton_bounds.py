@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages, References, Turns, check
-from longreach.attention.triton_parts import UNSEEN, turned
+from longreach.attention.triton_parts import UNSEEN
 
 
 @triton.jit
@@ -22,8 +22,8 @@ def _bound(
     page = tl.load(which + tl.program_id(0)).to(tl.int64)
     entry = tl.arange(0, PAGE)
     channel = tl.arange(0, BLOCK_DIM)
-    real = channel < DIM
-    written = (tl.load(stored + page * PAGE + entry) != UNSEEN)[:, None]
+    real = (channel < DIM) & (page >= 0)
+    written = (tl.load(stored + page * PAGE + entry, mask=page >= 0, other=UNSEEN) != UNSEEN)[:, None]
     key = tl.load(keys + page * PAGE * DIM + entry[:, None] * DIM + channel[None, :], mask=written & real[None, :])
     key = key.to(tl.float32)
     least = tl.min(tl.where(written, key, float("inf")), 0)
@@ -65,33 +65,36 @@ def _score(
     count = tl.load(counts + s * count_s + h * count_h)
     channel = tl.arange(0, BLOCK_DIM)
     real = channel < DIM
-    partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
-    sign = tl.where(channel < PAIRS, 1.0, -1.0)
-    pages += s.to(tl.int64) * page_s + h * page_h
-    slots += s.to(tl.int64) * slot_s + h * slot_h
-    for i in range(tl.program_id(1) * BLOCK, tl.minimum(tl.program_id(1) * BLOCK + BLOCK, width)):
-        inside = i < count
-        page = tl.load(pages + i, mask=inside, other=0).to(tl.int64)
-        slot = tl.load(slots + i, mask=inside, other=0)
-        at = bounds + page * 2 * DIM + channel
-        least = tl.load(at, mask=real & inside, other=0.0).to(tl.float32)
-        greatest = tl.load(at + DIM, mask=real & inside, other=0.0).to(tl.float32)
-        for g in tl.static_range(GROUP):
-            line = query + (stream * GROUP + g) * DIM
-            q = tl.load(line + channel, mask=real, other=0.0).to(tl.float32)
-            if TURNED:
-                crossed = tl.load(line + partner, mask=real, other=0.0).to(tl.float32) * sign
-                of = (s * many + slot) * PAIRS
-                both = turned(q[None, :], crossed[None, :], cosines + of, sines + of, channel, PAIRS)
-                q = tl.sum(both, 0)
-            best = tl.sum(tl.where(real, tl.maximum(q * least, q * greatest), 0.0), 0)
-            to = scores + (stream * GROUP + g).to(tl.int64) * width + i
-            tl.store(to, tl.where(inside, best, float("-inf")))
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < count
+    page = tl.load(pages + s.to(tl.int64) * page_s + h * page_h + i, mask=inside, other=0).to(tl.int64)
+    at = bounds + page[:, None] * 2 * DIM + channel[None, :]
+    own = inside[:, None] & real[None, :]
+    least = tl.load(at, mask=own, other=0.0).to(tl.float32)
+    greatest = tl.load(at + DIM, mask=own, other=0.0).to(tl.float32)
+    if TURNED:
+        slot = tl.load(slots + s.to(tl.int64) * slot_s + h * slot_h + i, mask=inside, other=0)
+        of = ((s * many + slot) * PAIRS)[:, None] + (channel % PAIRS)[None, :]
+        paired = (channel < 2 * PAIRS)[None, :]
+        cos = tl.load(cosines + of, mask=paired, other=1.0)
+        sin = tl.load(sines + of, mask=paired, other=0.0)
+        partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
+        sign = tl.where(channel < PAIRS, 1.0, -1.0)
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    for g in tl.static_range(GROUP):
+        line = query + (stream * GROUP + g) * DIM
+        q = tl.load(line + channel, mask=real, other=0.0).to(tl.float32)[None, :]
+        if TURNED:
+            crossed = tl.load(line + partner, mask=real, other=0.0).to(tl.float32) * sign
+            q = q * cos + crossed[None, :] * sin
+        product = tl.maximum(q * least, q * greatest)
+        best = tl.maximum(best, tl.sum(tl.where(own, product, 0.0), 1))
+    tl.store(scores + stream.to(tl.int64) * width + i, tl.where(inside, best, float("-inf")), mask=i < width)
 
 
 def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
-    """For the pages `which [M]` (int32), store into `bounds [P, 2, D]` the least and the greatest value of each channel
-    over the keys that were written. A page with none gets inf and -inf."""
+    """For the pages `which [M]` (int32; below 0: none), store into `bounds [P, 2, D]` the least and the greatest
+    value of each channel over the keys that were written. A page with none gets inf and -inf."""
     assert bounds.is_contiguous()
     dim = pages.keys.shape[2]
     if len(which):
@@ -110,15 +113,17 @@ def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
 def score(
     query: torch.Tensor, pages: Pages, bounds: torch.Tensor, references: References, turns: Turns
 ) -> torch.Tensor:
-    """The greatest product that `query [S, Hq, D]`, turned for each page's slot, can have with a key of each page:
-    float32 `[S, Hq, N]`, before any scale; -inf beyond a stream's count. Raises `UnsupportedError`."""
+    """The greatest product that any `query [S, Hq, D]` of a KV head's group, turned for each page's slot, can have with
+    a key of each page: float32 `[S, H, N]`, before any scale; -inf beyond a stream's count. Raises
+    `UnsupportedError`."""
     check(query, pages, references, turns)
     assert bounds.is_contiguous()
     (sequences, heads), width = references.counts.shape, references.pages.shape[2]
-    scores = query.new_empty(*query.shape[:2], width, dtype=torch.float32)
+    scores = query.new_empty(sequences, heads, width, dtype=torch.float32)
+    block = 16
     if scores.numel():
         page, slot, _, count = (references.strides()[2 * i : 2 * i + 2] for i in range(4))
-        _score[(sequences * heads, triton.cdiv(width, 32))](
+        _score[(sequences * heads, triton.cdiv(width, block))](
             query,
             bounds,
             references.pages,
@@ -137,8 +142,8 @@ def score(
             DIM=query.shape[2],
             TURNED=turns.slots > 1,
             PAIRS=max(turns.cosines.shape[2], 1),
-            BLOCK=32,
+            BLOCK=block,
             BLOCK_DIM=triton.next_power_of_2(query.shape[2]),
-            num_warps=1,
+            num_warps=4,
         )
     return scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from longreach.attention.references import SequenceReferences, references_of, tu
 from longreach.attention.rotation import Rotation
 from longreach.attention.step import Row, Step
 from longreach.attention.tables import Pages, References, Turns
+from longreach.attention.triton_bounds import bound
 from longreach.attention.triton_prefill import prefill
+from longreach.attention.triton_select import decode_selected
 from longreach.attention.triton_write import rows_of, write
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
@@ -28,14 +31,15 @@ class TritonStep(Step):
         self._pages = Pages(pool.keys, pool.values, pool.positions)
         self._views: dict[int, Tables] = {}
         if rows:
-            self._tables = Tables([row.sequence for row in rows], rotations, self._device)
             positions = np.concatenate([np.arange(row.position, row.position + row.count) for row in rows])
             self._positions = torch.from_numpy(positions.astype(np.int32)).to(self._device)
-            starts = np.array([*(row.first for row in rows), len(positions)], np.int32)
-            self._starts = torch.from_numpy(starts).to(self._device)
             pages, entries = zip(*(_targets(row, pool.page_size) for row in rows), strict=True)
             self._targets = torch.from_numpy(np.concatenate(pages, 1)).to(self._device)
             self._entries = torch.from_numpy(np.concatenate(entries)).to(self._device)
+            selecting = [row for row in rows if selects(row)]
+            self._others = [row for row in rows if row.reader is not None and row.count == 1 and not selects(row)]
+            whole = [row for row in rows if row not in selecting and row not in self._others]
+            self._groups = [self._group(some) for some in (whole, selecting) if some]
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         write(rows_of(key), rows_of(value), self._positions, self._targets[layer], self._entries, self._pages)
@@ -43,12 +47,44 @@ class TritonStep(Step):
         for row in self.rows:
             if row.watcher is not None:
                 row.watcher.see(layer, query[row.first : row.first + row.count], scores)
-        output, lse = self._attend(layer, self._tables, query, self._positions, self._starts, scores)
-        for row in self.rows:
-            if row.reader is not None and row.count == 1:
-                own = slice(row.first, row.first + 1)
-                output[own], lse[own] = row.reader.read(layer, query[own], row.position, scores, self.rotations[layer])
+        if len(self._groups) == 1 and not self._others:
+            return self._group_part(layer, self._groups[0], query, scores)
+        output, lse = None, query.new_empty(query.shape[:2], dtype=torch.float32)
+        for group in self._groups:
+            part = self._group_part(layer, group, query[group.tokens], scores)
+            if output is None:
+                output = query.new_empty(*query.shape[:2], part[0].shape[2])
+            output[group.tokens], lse[group.tokens] = part
+        for row in self._others:
+            assert row.reader is not None
+            own = slice(row.first, row.first + 1)
+            part = row.reader.read(layer, query[own], row.position, scores, self.rotations[layer])
+            if output is None:
+                output = query.new_empty(*query.shape[:2], part[0].shape[2])
+            output[own], lse[own] = part
+        assert output is not None
         return output, lse
+
+    def _group(self, rows: Many[Row]) -> _Group:
+        tokens = np.concatenate([np.arange(row.first, row.first + row.count) for row in rows])
+        starts = np.cumsum([0, *(row.count for row in rows)], dtype=np.int32)
+        wanted = None
+        if selects(rows[0]):
+            wanted = torch.tensor([row.reader.wanted for row in rows if row.reader], dtype=torch.int32)
+            prepare(rows, self._pages, self.pool.bounds)
+        found = torch.from_numpy(tokens).to(self._device)
+        tables = Tables([row.sequence for row in rows], self.rotations, self._device)
+        return _Group(tables, found, self._positions[found], torch.from_numpy(starts).to(self._device), wanted)
+
+    def _group_part(self, layer: int, group: _Group, query: torch.Tensor, scores: Scores) -> Part:
+        if group.wanted is None or scores.window is not None:
+            return self._attend(layer, group.tables, query, group.positions, group.starts, scores)
+        bound(self._pages, self._targets[layer][group.tokens].flatten(), self.pool.bounds)
+        references, turns = group.tables.references(layer), group.tables.turns(layer)
+        wanted, most = group.wanted.to(self._device), int(group.wanted.max())
+        return decode_selected(
+            query, group.positions, self._pages, self.pool.bounds, references, turns, wanted, most, scores
+        )
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
         if id(row.sequence) not in self._views:
@@ -85,6 +121,31 @@ class TritonStep(Step):
         self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> Part:
         raise NotImplementedError  # all rows attend at once
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rows that attend alike: the tables of their sequences, which of the step's `tokens` are theirs, at which
+    positions, and where each row begins among them. `wanted`: how many pages of each stream are read, None for all."""
+
+    tables: Tables
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    starts: torch.Tensor
+    wanted: torch.Tensor | None
+
+
+def selects(row: Row) -> bool:
+    """Whether kernels choose the pages that the row reads."""
+    return row.reader is not None and row.count == 1 and row.reader.wanted is not None
+
+
+def prepare(rows: Many[Row], pages: Pages, bounds: torch.Tensor) -> None:
+    """Find the bounds of the pages that were written before their sequence began to select."""
+    for row in rows:
+        missing = row.reader.unbounded() if row.reader is not None else None
+        if missing is not None:
+            bound(pages, missing, bounds)
 
 
 class Tables:

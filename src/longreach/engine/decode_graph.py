@@ -17,14 +17,17 @@ from longreach.attention.merge import Part
 from longreach.attention.references import references_of, turns_of
 from longreach.attention.step import Row
 from longreach.attention.tables import Pages, References, Turns
+from longreach.attention.triton_bounds import bound
 from longreach.attention.triton_decode import decode
+from longreach.attention.triton_select import decode_selected
+from longreach.attention.triton_step import prepare
 from longreach.attention.triton_write import rows_of, write
 from longreach.engine.sampling import greedy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
 
-_TOKEN, _POSITION, _ENTRY, _COLUMNS = range(4)
+_TOKEN, _POSITION, _ENTRY, _COLUMNS, _WANTED = range(5)
 _SAMPLED = -1
 """In place of a token: the one that the step before chose."""
 _NOBODY = -(1 << 20)
@@ -64,7 +67,7 @@ class DecodeGraphs:
         self._bridge = bridge
         self._pool = pool
         self._buffers: _Buffers | None = None
-        self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._graphs: dict[tuple[int, int, int], _Graph] = {}
         self._turn = 0
         self._chosen: list[torch.Tensor] = []
         self.last: _Graph | None = None
@@ -93,7 +96,11 @@ class DecodeGraphs:
         buffers = self._room(len(rows), width, slots)
         self._turn += 1
         buffers.update(rows, tokens, self._turn % _BUFFERS)
-        key = (_rounded(len(rows)), max(64, _rounded(width)))
+        wanted = max((row.reader.wanted or 0) if row.reader is not None else 0 for row in rows)
+        if wanted:
+            prepare(rows, Pages(self._pool.keys, self._pool.values, self._pool.positions), self._pool.bounds)
+        columns = max(64, _rounded(width))
+        key = (_rounded(len(rows)), columns, min(_rounded(wanted), columns) if wanted else 0)
         if key not in self._graphs:
             self._graphs[key] = _Graph(self._bridge, self._pool, buffers, *key)
         self.last = self._graphs[key]
@@ -145,9 +152,9 @@ class _Buffers:
         self.slots = torch.zeros(shape, dtype=torch.int32, device=device)
         self.alive = torch.full(shape, -1, dtype=torch.int64, device=device)
         self.sealed = torch.zeros(shape[:3], dtype=torch.int32, device=device)
-        self.given = torch.zeros((4, rows), dtype=torch.int32, device=device)
+        self.given = torch.zeros((5, rows), dtype=torch.int32, device=device)
         self.sampled = torch.zeros(rows, dtype=torch.int32, device=device)
-        self._host = [torch.zeros((4, rows), dtype=torch.int32).pin_memory() for _ in range(_BUFFERS)]
+        self._host = [torch.zeros((5, rows), dtype=torch.int32).pin_memory() for _ in range(_BUFFERS)]
         self._sealed = np.zeros(shape[:3], np.int64)
         self._known: list[_Known | None] = [None] * rows
         self._active = 0
@@ -181,7 +188,8 @@ class _Buffers:
             self._known[at] = None
         self._active = len(rows)
         host = self._host[turn]
-        given = [tokens, [row.position for row in rows], [row.entry % size for row in rows], used]
+        wanted = [row.reader.wanted if row.reader is not None else 0 for row in rows]
+        given = [tokens, [row.position for row in rows], [row.entry % size for row in rows], used, wanted]
         host[_COLUMNS] = _NOBODY
         host[:, : len(rows)] = torch.tensor([list(each) for each in given], dtype=torch.int32)
         self.given.copy_(host, non_blocking=True)
@@ -202,7 +210,7 @@ class _Buffers:
             turns.shifts[at, : fresh.slots] = fresh.shifts[0]
 
     def _grow(self, grown: list[tuple[int, np.ndarray, int]]) -> None:
-        """More pages for the tails of some sequences: `(row, pages [layers, heads, new], the number of those known)`."""
+        """More pages for the tails of some sequences: `(row, pages [layers, heads, new], how many were known)`."""
         layers, rows, heads, width = self.pages.shape
         layer, head = np.arange(layers)[:, None, None], np.arange(heads)[:, None]
         places = []
@@ -217,8 +225,8 @@ class _Buffers:
 class _Graph:
     """One captured step."""
 
-    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int) -> None:
-        self._step = step = _GraphStep(bridge, pool, buffers, rows, width)  # kept: the graph reads its tensors
+    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int, most: int) -> None:
+        self._step = step = _GraphStep(bridge, pool, buffers, rows, width, most)  # kept: the graph reads its tensors
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -231,13 +239,15 @@ class _Graph:
 
 
 class _GraphStep:
-    """A step whose every number lies in the buffers."""
+    """A step whose every number lies in the buffers. `most`: how many pages of each stream are read, 0 for all."""
 
-    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int) -> None:
+    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int, most: int) -> None:
         self._bridge = bridge
         self._buffers = buffers
         self._rows = rows
         self._width = width
+        self._most = most
+        self._pool = pool
         self._pages = Pages(pool.keys, pool.values, pool.positions)
         self._all = torch.arange(rows, device=bridge.device)
         self._counts = self._targets = torch.empty(0)
@@ -262,12 +272,18 @@ class _GraphStep:
         write(rows_of(key), rows_of(value), positions, self._targets[layer], entries, self._pages)
         whole = (buffers.pages, buffers.slots, buffers.alive)
         pages, slots, alive = (x[layer, :rows, :, : self._width] for x in whole)
+        references, turns = References(pages, slots, alive, self._counts[layer]), buffers.turns(layer, rows)
+        query = query.contiguous()
+        if self._most and scores.window is None:
+            bounds, wanted = self._pool.bounds, buffers.given[_WANTED, :rows]
+            bound(self._pages, self._targets[layer].flatten(), bounds)
+            return decode_selected(query, positions, self._pages, bounds, references, turns, wanted, self._most, scores)
         return decode(
-            query.contiguous(),
+            query,
             positions,
             self._pages,
-            References(pages, slots, alive, self._counts[layer]),
-            buffers.turns(layer, rows),
+            references,
+            turns,
             scale=scores.scale,
             window=scores.window,
             softcap=scores.softcap,

@@ -103,6 +103,13 @@ class Job:
         return self.reason is None and self.error is None
 
     @property
+    def settled(self) -> bool:
+        """Whether nothing is dropped of its KV any more, and what is read of it is for kernels to choose."""
+        if self.looks or (self.reader is not None and self.reader.wanted is None):
+            return False
+        return self.policy is None or not self.policy.drops or (self.compacted >= 0 and not self.policy.every)
+
+    @property
     def exact(self) -> bool:
         """Whether its KV is that of plain attention, so that it may be shared with others."""
         return self.policy is None

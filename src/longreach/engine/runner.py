@@ -68,7 +68,8 @@ class Runner:
         return (
             self._graphs is not None
             and len(work) <= self._graphs.MOST
-            and all(count == 1 and job.missing == 1 and job.policy is None and not job.looks for job, count in work)
+            and all(count == 1 and job.missing == 1 and job.settled for job, count in work)
+            and len({job.reader is None for job, _ in work}) == 1
             and all(plain(Draw(job.source, job.output)) for job, _ in work)
         )
 
@@ -77,7 +78,8 @@ class Runner:
         chooses."""
         assert self._graphs is not None
         chunks = [[0] if blind else job.ahead(1) for job in jobs]
-        rows = begin([(_sequence(job), chunk) for job, chunk in zip(jobs, chunks, strict=True)])
+        begun = begin([(_sequence(job), chunk) for job, chunk in zip(jobs, chunks, strict=True)])
+        rows = [replace(row, reader=job.reader) for row, job in zip(begun, jobs, strict=True)]
         flight = self._graphs.launch(rows, None if blind else [chunk[0] for chunk in chunks])
         for job in jobs:
             job.done += 1
@@ -142,5 +144,7 @@ def _forms(bridge: Bridge, pool: PagePool) -> tuple[type[Step], DecodeGraphs | N
 
 
 def _decodes(rows: Many[Row]) -> bool:
-    """Whether every sequence has one new token, attended to in the ordinary way."""
-    return all(row.count == 1 and row.watcher is None and row.reader is None for row in rows)
+    """Whether every sequence has one new token, and kernels say what it attends to."""
+    if any(row.count != 1 or row.watcher is not None for row in rows):
+        return False
+    return all(row.reader is None for row in rows) or all(row.reader and row.reader.wanted for row in rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -56,6 +57,12 @@ class PagePool:
     def used(self) -> int:
         """How many pages somebody holds."""
         return len(self) - self.free
+
+    @cached_property
+    def bounds(self) -> torch.Tensor:
+        """Room for the least and the greatest value of each channel over the keys of a page, `[pages, 2, dim]`; taken
+        when it is first asked for, beside what the pool was given."""
+        return self.keys.new_zeros(len(self), 2, self.keys.shape[2])
 
     @property
     def page_bytes(self) -> int:

@@ -25,9 +25,11 @@ class PageSelect(Policy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
 
+    def pages(self, page_size: int) -> int:
+        return max(1, -(-self.budget // page_size))
+
     def select(self, query: torch.Tensor, low: torch.Tensor, high: torch.Tensor, page_size: int) -> torch.Tensor:
         heads, pages, dim = low.shape
         own = query.float().view(heads, -1, dim)
         bounds = own.clamp_min(0) @ high.float().transpose(-1, -2) + own.clamp_max(0) @ low.float().transpose(-1, -2)
-        wanted = max(1, -(-self.budget // page_size))
-        return bounds.amax(1).topk(min(pages, wanted), -1).indices.sort(-1).values
+        return bounds.amax(1).topk(min(pages, self.pages(page_size)), -1).indices.sort(-1).values

@@ -35,7 +35,7 @@ class Policy:
     """What to keep of the KV. `observes`: of how many of the last prompt tokens it wants the queries; `every`: after
     how many tokens of the answer `keep` is asked again, 0 for never.
 
-    A policy that `drops` has `keep`, one that `skips` has `select`.
+    A policy that `drops` has `keep`; one that `skips` has `select`, and `pages` where it goes by the bounds of pages.
     """
 
     drops: ClassVar[bool] = False
@@ -51,6 +51,11 @@ class Policy:
         """What stays while the answer grows: a mask for the entries of one KV head, which stand at `positions
         [entries]`; the next token will stand at `position`."""
         raise NotImplementedError
+
+    def pages(self, page_size: int) -> int | None:
+        """How many full pages each KV head reads for a token, where those are the ones whose bounds on the score are
+        greatest, as `attention.triton_select` finds them; None where `select` goes another way."""
+        return None
 
     def select(self, query: torch.Tensor, low: torch.Tensor, high: torch.Tensor, page_size: int) -> torch.Tensor:
         """The full pages `[kv_heads, some]` to read for the query `[heads, dim]` of one token; `low`, `high [kv_heads,
