@@ -16,8 +16,10 @@ from longreach.attention.step import Row, Step
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
 
-SPLIT = 1024
-"""Entries from which a single token's attention is cut into parts, so that all threads have work."""
+FEW = 32
+"""Query rows up to which the keys of fewer bits are multiplied as they are; more are quicker with float32 ones."""
+BLOCK = 2048
+"""Entries that are made float32 at a time."""
 
 
 class StridedStep(Step):
@@ -34,8 +36,8 @@ class StridedStep(Step):
             begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
             if begin < end:
                 own, heads = slice(begin - row.entry, end - row.entry), slice(run.head, run.head + run.heads)
-                for tensor, new in ((self.pool.keys, key), (self.pool.values, value)):
-                    _view(tensor, run, begin - run.first, end - begin).copy_(new[own, heads].transpose(0, 1))
+                for stored, new in ((run.keys, key), (run.values, value)):
+                    stored[:, begin - run.first : end - run.first].copy_(new[own, heads].transpose(0, 1))
         if layer == 0:
             _write_positions(self.pool, row)
 
@@ -74,13 +76,6 @@ def _write_positions(pool: PagePool, row: Row) -> None:
         at += n
 
 
-def _view(tensor: torch.Tensor, run: Run, first: int, length: int) -> torch.Tensor:
-    """Entries of a run as `[heads, length, dim]`."""
-    size, dim = tensor.shape[1:]
-    begin = (run.base * size + first) * dim
-    return tensor.as_strided((run.heads, length, dim), (run.stride * size * dim, dim, 1), begin)
-
-
 def _past(
     pool: PagePool,
     segment: Segment,
@@ -107,13 +102,14 @@ def _past(
         visible = False
     mask = None
     if not visible or segment.alive is not None:
-        mask = _mask(pool, segment, run, low, length, row, scores)
+        mask = _mask(pool, segment, run, low, length, row, scores).repeat_interleave(group, 0)
+    keys, values = (x.narrow(1, low, length - low) for x in (run.keys, run.values))
+    if tokens == 1:
+        own = query.reshape(heads, group, -1)
+        output, lse = _products(own[run.head : run.head + run.heads], keys, values, scores, mask)
+        return output.reshape(1, run.heads * group, -1), lse.reshape(1, -1)
     own = query[:, run.head * group : (run.head + run.heads) * group]
     rows = own.reshape(tokens, run.heads, group, -1).transpose(0, 1).reshape(run.heads, tokens * group, -1)
-    if mask is not None:
-        mask = mask.repeat_interleave(group, 0)
-    keys = _view(pool.keys, run, low, length - low)
-    values = _view(pool.values, run, low, length - low)
     output, lse = _products(rows, keys, values, scores, mask)
     output = output.reshape(run.heads, tokens, group, -1).transpose(0, 1).reshape(tokens, run.heads * group, -1)
     return output, lse.reshape(run.heads, tokens, group).transpose(0, 1).reshape(tokens, run.heads * group)
@@ -155,39 +151,30 @@ def _products(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scores: Scores, mask: torch.Tensor | None
 ) -> Part:
     """`query [.., heads, rows, dim]` with `keys`, `values [.., heads, entries, dim]`; `mask [rows, entries]` is true
-    where an entry is seen."""
+    where an entry is seen. Keys and values may be of fewer bits than queries."""
+    own, rows = query.dtype, query.shape[-2]
+    if keys.dtype != own and rows > FEW:
+        parts = []
+        for at in range(0, keys.shape[-2], BLOCK):
+            block = slice(at, at + BLOCK)
+            wide = [x[..., block, :].to(own) for x in (keys, values)]
+            parts.append(_products(query, wide[0], wide[1], scores, None if mask is None else mask[:, block]))
+        return merge(parts)
     if scores.softcap is None and mask is None:
+        query = query.to(keys.dtype)
         if query.dim() == 3:
-            return _split(query, keys, values, scores.scale)
-        return _flash(query, keys, values, scores.scale)
-    logits = (query @ keys.transpose(-1, -2)).float() * scores.scale
+            output, lse = _flash(query[None], keys[None], values[None], scores.scale)
+            return output[0].to(own), lse[0]
+        output, lse = _flash(query, keys, values, scores.scale)
+        return output.to(own), lse
+    logits = (query.to(keys.dtype) @ keys.transpose(-1, -2)).float() * scores.scale
     if scores.softcap is not None:
         logits = scores.softcap * torch.tanh(logits / scores.softcap)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     lse = torch.logsumexp(logits, -1)
     weights = torch.exp(logits - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
-    return weights.to(values.dtype) @ values, lse
-
-
-def _split(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Part:
-    """As `_flash` for `[heads, rows, dim]`; a few rows over many entries are cut so that all threads have work."""
-    heads, entries = keys.shape[0], keys.shape[1]
-    threads = torch.get_num_threads()
-    if query.shape[1] > 16 or entries < SPLIT or heads % threads == 0:
-        output, lse = _flash(query[None], keys[None], values[None], scale)
-        return output[0], lse[0]
-    half = entries // threads
-    cut = half * threads
-    parts = []
-    own = query[None].expand(threads, *query.shape)
-    blocks = [x[:, :cut].view(heads, threads, half, -1).transpose(0, 1) for x in (keys, values)]
-    output, lse = _flash(own, blocks[0], blocks[1], scale)
-    parts += list(zip(output, lse, strict=True))
-    if cut < entries:
-        output, lse = _flash(query[None], keys[None, :, cut:], values[None, :, cut:], scale)
-        parts.append((output[0], lse[0]))
-    return merge(parts)
+    return (weights.to(values.dtype) @ values).to(own), lse
 
 
 def _flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, causal: bool = False) -> Part:

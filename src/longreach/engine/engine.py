@@ -121,6 +121,7 @@ class Engine(ABC):
 
             return RemoteEngine(settings.model, api_key=settings.api_key, cache=settings.cache)
         from longreach.engine.paged import PagedEngine
+        from longreach.model.device import choose_kv_dtype
         from longreach.model.load import load
 
         loaded = load(
@@ -131,9 +132,11 @@ class Engine(ABC):
             offline=settings.offline,
             report=report,
         )
-        # Who names a dtype wants its numbers; else what is stored in few bits is multiplied in few.
+        # Who names a dtype wants its numbers; else what is stored in few bits is multiplied in few, and keys and values
+        # are kept in as few as can be read quickly.
         plain = settings.dtype != "auto" or loaded.device.type != "cpu"
-        return PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto")
+        kept = None if plain else choose_kv_dtype(loaded.dtype)
+        return PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)
 
     @abstractmethod
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:

@@ -15,17 +15,19 @@ SHARE_CUDA = 0.85
 """On CUDA: of the memory that is free when the weights are loaded."""
 
 
-def pool_for(shapes: Shapes, loaded: LoadedModel, kv_bytes: int | None, page_size: int | None) -> PagePool:
-    """A pool of `kv_bytes`, or of what suits the machine. Raises InputError where it would hold nothing."""
+def pool_for(
+    shapes: Shapes, loaded: LoadedModel, kv_bytes: int | None, page_size: int | None, dtype: torch.dtype | None = None
+) -> PagePool:
+    """A pool of `kv_bytes`, or of what suits the machine, for keys and values in `dtype` (None: the model's). Raises
+    InputError where it would hold nothing."""
+    kept = dtype or loaded.dtype
     size = page_size or (64 if loaded.device.type == "cuda" else 16)
-    entry = (shapes.head_dim + shapes.value_dim) * loaded.dtype.itemsize + 4
+    entry = (shapes.head_dim + shapes.value_dim) * kept.itemsize + 4
     pages = (_suitable(loaded.device) if kv_bytes is None else kv_bytes) // (entry * size)
     if pages < shapes.layers * shapes.kv_heads:
         needed = shapes.layers * shapes.kv_heads * entry * size
         raise InputError(f"kv_bytes={kv_bytes} holds no token: give at least {needed}")
-    return PagePool(
-        int(pages), size, shapes.head_dim, dtype=loaded.dtype, device=loaded.device, value_dim=shapes.value_dim
-    )
+    return PagePool(int(pages), size, shapes.head_dim, dtype=kept, device=loaded.device, value_dim=shapes.value_dim)
 
 
 def _suitable(device: torch.device) -> int:

@@ -44,7 +44,7 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`. `scheduler` and `pool` may be looked at.
+    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). `scheduler` and `pool` may be looked at.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class PagedEngine(Engine):
         reuse: bool = True,
         preemption: Literal["recompute", "swap"] = "recompute",
         products: Products = "own",
+        kv_dtype: torch.dtype | None = None,
     ) -> None:
         self.loaded = loaded
         self.model = loaded.name
@@ -68,7 +69,7 @@ class PagedEngine(Engine):
         self._short_steps = 0
         if loaded.device.type == "cuda":
             self.bridge.quicken(products)  # before anything is captured
-        self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size)
+        self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size, kv_dtype)
         self.scheduler = Scheduler(
             self.pool,
             self.bridge.shapes.layers,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from longreach.kv.free import Pages
@@ -15,15 +16,25 @@ from longreach.kv.pool import PagePool
 @dataclass(frozen=True, slots=True)
 class Run:
     """Pages that a processor can see as one tensor: for each of `heads` KV heads from `head` on, neighbouring pages
-    that begin at page `base`, `stride` pages apart from head to head; `first` is the stream's entry they begin with,
-    and they have room for `room` entries."""
+    that begin at page `base`, as far apart from head to head. `first` is the stream's entry they begin with, and they
+    have room for `room` entries: `keys`, `values [heads, room, dim]`, seen where they lie."""
 
     head: int
     heads: int
     base: int
-    stride: int
     first: int
     room: int
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, pool: PagePool, head: int, pages: Pages, stride: int, first: int, count: int) -> Run:
+        """`count` neighbours from each of `pages [heads]` on, which are `stride` pages apart."""
+        base, room = int(pages[0]), count * pool.page_size
+        shape = len(pages), room
+        return cls(
+            head, len(pages), base, first, room, *(_seen(x, base, stride, shape) for x in (pool.keys, pool.values))
+        )
 
 
 @dataclass(eq=False)
@@ -93,7 +104,7 @@ class Segment:
     def runs(self, layer: int) -> list[Run]:
         """The pages of `layer`, in as few runs as there are."""
         if layer not in self._runs:
-            self._runs[layer] = _runs(self.table[layer], self.pool.page_size)
+            self._runs[layer] = _runs(self.pool, self.table[layer])
         return self._runs[layer]
 
     def share(self, tokens: int | None = None) -> Segment:
@@ -126,27 +137,32 @@ class Segment:
         return freed
 
 
-def _runs(pages: Pages, page_size: int) -> list[Run]:
+def _seen(tensor: torch.Tensor, base: int, stride: int, shape: tuple[int, int]) -> torch.Tensor:
+    size, dim = tensor.shape[1:]
+    return tensor.as_strided((*shape, dim), (stride * size * dim, dim, 1), base * size * dim)
+
+
+def _runs(pool: PagePool, pages: Pages) -> list[Run]:
     """`pages [heads, columns]` as runs."""
     heads, columns = pages.shape
     if columns == 0:
         return []
     if (pages < 0).any():
-        return [run for head in range(heads) for run in _runs_of(pages[head][pages[head] >= 0], head, page_size)]
+        return [run for head in range(heads) for run in _runs_of(pool, pages[head][pages[head] >= 0], head)]
     cuts = np.flatnonzero((np.diff(pages, axis=1) != 1).any(0)) + 1
     found = []
-    for first, last in zip([0, *cuts], [*cuts, columns], strict=True):
-        apart = np.diff(pages[:, first])
-        room = int(last - first) * page_size
+    for begin, end in zip([0, *cuts], [*cuts, columns], strict=True):
+        apart = np.diff(pages[:, begin])
+        first, count = int(begin) * pool.page_size, int(end - begin)
         if len(set(apart.tolist())) <= 1 and (heads == 1 or apart[0] > 0):
-            stride = int(apart[0]) if heads > 1 else 1
-            found.append(Run(0, heads, int(pages[0, first]), stride, int(first) * page_size, room))
+            found.append(Run.of(pool, 0, pages[:, begin], int(apart[0]) if heads > 1 else 1, first, count))
         else:
-            found += [Run(h, 1, int(pages[h, first]), 1, int(first) * page_size, room) for h in range(heads)]
+            found += [Run.of(pool, head, pages[head : head + 1, begin], 1, first, count) for head in range(heads)]
     return found
 
 
-def _runs_of(pages: Pages, head: int, page_size: int) -> list[Run]:
+def _runs_of(pool: PagePool, pages: Pages, head: int) -> list[Run]:
+    """`pages` of one head as runs."""
     cuts = np.flatnonzero(np.diff(pages) != 1) + 1
     parts = zip([0, *cuts], [*cuts, len(pages)], strict=True)
-    return [Run(head, 1, int(pages[a]), 1, int(a) * page_size, int(b - a) * page_size) for a, b in parts if b > a]
+    return [Run.of(pool, head, pages[a : a + 1], 1, int(a) * pool.page_size, int(b - a)) for a, b in parts if b > a]
