@@ -1,14 +1,14 @@
 """A low-rank adapter: what a model adds to some of its products while it reads passages apart from each other.
 
-LoRA, Hu et al. 2021, arXiv 2106.09685: a product `W x` becomes `W x + scale * up (down x)`. The weights stay as they are,
-and where the adapter is not applied nothing of it is left, so an answer without it is the original model's to the bit.
+LoRA, Hu et al. 2021, arXiv 2106.09685: a product `W x` becomes `W x + scale * up (down x)`. The weights stay as they
+are, and where the adapter is not applied nothing of it is left: answers without it are the original model's to the bit.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,6 +22,7 @@ from longreach.errors import ModelError
 Scope: TypeAlias = Literal["passages", "everything"]
 """What is computed with the adapter: passages alone, or the question and the answer as well."""
 
+_SCOPES: tuple[Scope, ...] = get_args(Scope)
 _FORMAT = "longreach-adapter-1"
 _SAMPLED = 64
 
@@ -41,7 +42,9 @@ class Adapter:
     notes: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def fresh(cls, model: nn.Module, modules: list[str], rank: int, scale: float, scope: Scope, seed: int) -> Adapter:
+    def fresh(
+        cls, model: nn.Module, modules: Sequence[str], rank: int, scale: float, scope: Scope, seed: int
+    ) -> Adapter:
         """An adapter that changes nothing yet, in float32 on the model's device, to be trained."""
         generator = torch.Generator().manual_seed(seed)
         down, up = {}, {}
@@ -64,11 +67,13 @@ class Adapter:
         except (SafetensorError, OSError) as error:
             raise ModelError(f"the adapter {file} cannot be read: {error}") from None
         names = [key.removesuffix(".down") for key in tensors if key.endswith(".down")]
-        scope = told.pop("scope", "")
-        if told.pop("format", "") != _FORMAT or scope not in get_args(Scope) or len(tensors) != 2 * len(names):
+        scope = next((scope for scope in _SCOPES if scope == told.get("scope")), None)
+        whole = len(tensors) == 2 * len(names) and {"scale", "base"} <= told.keys()
+        if told.get("format") != _FORMAT or scope is None or not whole:
             raise ModelError(f"{file} is no adapter of this version of Longreach: make it again")
         down, up = ({name: tensors[f"{name}.{part}"] for name in names} for part in ("down", "up"))
-        return cls(down, up, float(told.pop("scale")), scope, told.pop("base"), told)
+        notes = {key: text for key, text in told.items() if key not in ("format", "scope", "scale", "base")}
+        return cls(down, up, float(told["scale"]), scope, told["base"], notes)
 
     def save(self, file: Path) -> None:
         """Write it in float16, which `load` reads. Raises ModelError where that is not possible."""
@@ -93,6 +98,15 @@ class Adapter:
         down, up = ({name: t.detach().to(one) for name, t in part.items()} for part in (self.down, self.up))
         return replace(self, down=down, up=up)
 
+    def trainable(self, model: nn.Module) -> Adapter:
+        """The same in float32 on the model's device, to be trained further. Raises ModelError as `on` does."""
+        laid = self.on(model)
+        down, up = (
+            {name: part[name].to(laid.down[name].device, torch.float32).requires_grad_() for name in part}
+            for part in (self.down, self.up)
+        )
+        return replace(self, down=down, up=up)
+
     @property
     def bytes(self) -> int:
         """What it takes as it is."""
@@ -105,15 +119,11 @@ class Adapter:
         It is laid on `model` itself: whoever shares the model must not run it meanwhile. Quick forms of the model
         (`longreach.model.fast`) are recordings and know nothing of it: run the model's own forward.
         """
-        hooks = []
-        try:
+        with ExitStack() as laid:
             for name in self.down:
                 hook = _Hook(self.down[name], self.up[name], self.scale, first)
-                hooks.append(_linear(model, name).register_forward_hook(hook))
+                laid.enter_context(_linear(model, name).register_forward_hook(hook))
             yield
-        finally:
-            for hook in hooks:
-                hook.remove()
 
 
 @dataclass(frozen=True)

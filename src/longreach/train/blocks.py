@@ -1,8 +1,8 @@
 """Reading block by block, so that gradients pass: many prompts packed into one forward of the model.
 
-Block-Attention, Ma et al. 2024, arXiv 2409.15355: a passage attends to itself and to what opens the prompt; question and
-answer attend to everything. Each passage is read right behind the opening and its keys are turned to where it stands,
-as stored passages are.
+Block-Attention, Ma et al. 2024, arXiv 2409.15355: a passage attends to itself and to what opens the prompt; question
+and answer attend to everything. Each passage is read right behind the opening and its keys are turned to where it
+stands, as stored passages are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from longreach.attention.rotation import Rotation
 from longreach.errors import UnsupportedError
 from longreach.model.bridge import Bridge
 from longreach.train.material import Case, Ids
+
+_ALIGNED = 16
+"""Runs are laid out in multiples of this: fewer shapes, and masks that kernels like."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Rows:
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device, first: int = 0) -> Rows:
         """Runs of `lengths` that follow each other from packed token `first` on."""
-        longest, total = max(lengths), sum(lengths)
+        longest, total = -(-max(lengths) // _ALIGNED) * _ALIGNED, sum(lengths)
         # Padding is spread over all tokens: gradients of many copies of one token would queue up.
         index = np.arange(len(lengths) * longest) % total + first
         at = _places(lengths, longest)
@@ -57,7 +60,7 @@ class Rows:
 
     def lay(self, packed: torch.Tensor) -> torch.Tensor:
         """`[tokens, heads, dim]` as `[runs, longest, heads, dim]`."""
-        return packed.index_select(0, self.index).unflatten(0, (self.runs, self.longest))
+        return packed.index_select(0, self.index).view(self.runs, self.longest, *packed.shape[1:])
 
     def pack(self, laid: torch.Tensor) -> torch.Tensor:
         """The other way round, without the padding."""
@@ -68,9 +71,9 @@ class Rows:
 class Packing:
     """Prompts in one row, passages of all prompts first, then what asks of all prompts.
 
-    `tokens`, `positions [tokens]`: where each token is computed. The first `read` are passages; `shifts [read]` says how
-    many places further on they stand. `blocks` are the passages; `asking` and `asked` what asks and the passages that it
-    sees, prompt by prompt (None: nothing asks apart, prompts are read whole).
+    `tokens`, `positions [tokens]`: where each token is computed. The first `read` are passages; `shifts [read]` says
+    how many places further on they stand. `blocks` are the passages; `asking` and `asked` what asks and the passages,
+    `asked_lengths` tokens, that it sees, prompt by prompt (None: nothing asks apart, prompts are read whole).
     """
 
     tokens: torch.Tensor
@@ -101,7 +104,7 @@ class Packing:
 
     @classmethod
     def by_blocks(cls, cases: Sequence[Case], answers: Sequence[Ids], opening: int, device: torch.device) -> Packing:
-        """Each passage by itself behind the opening; then questions with their answers, whose last token is not read."""
+        """Each passage by itself behind the opening; then questions and answers, whose last token is not read."""
         passages = [passage for case in cases for passage in case.passages]
         asking = [np.concatenate([case.question, answer[:-1]]) for case, answer in zip(cases, answers, strict=True)]
         lengths = [sum(len(passage) for passage in case.passages) for case in cases]
@@ -206,16 +209,16 @@ class BlockStep:
 def grouped(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention of `query [runs, queries, heads, dim]` to `key`, `value [runs, keys, kv_heads, dim]`; query heads of one
-    KV head are laid behind each other, so that keys need not be repeated."""
+    """Attention of `query [runs, queries, heads, dim]` to `key`, `value [runs, keys, kv_heads, dim]`; query heads of
+    one KV head are laid behind each other, so that keys need not be repeated."""
     runs, queries, heads, _ = query.shape
-    kv_heads = key.shape[2]
-    folded = query.unflatten(2, (kv_heads, heads // kv_heads)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+    kv_heads, group = key.shape[2], heads // key.shape[2]
+    folded = query.view(runs, queries, kv_heads, group, -1).permute(0, 2, 3, 1, 4).flatten(2, 3)
     mask = mask.expand(runs, kv_heads, -1, -1)
     done = functional.scaled_dot_product_attention(
         folded, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask, scale=scale
     )
-    return done.unflatten(2, (heads // kv_heads, queries)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+    return done.view(runs, kv_heads, group, queries, -1).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 @torch.no_grad()
@@ -224,7 +227,8 @@ def read_opening(bridge: Bridge, ids: Ids) -> Opening:
     packing = Packing.whole_text(ids, bridge.device)
     step = BlockStep(packing, None, bridge.rotations, keep=True)
     bridge.run(packing.tokens, packing.positions, step, torch.tensor([0], device=bridge.device))
-    return Opening(ids, [keys[0] for keys, _ in step.kept], [values[0] for _, values in step.kept])
+    n = len(ids)  # what is laid out behind it is padding
+    return Opening(ids, [keys[0, :n] for keys, _ in step.kept], [values[0, :n] for _, values in step.kept])
 
 
 def _join(opening: torch.Tensor, runs: int, *parts: torch.Tensor) -> torch.Tensor:

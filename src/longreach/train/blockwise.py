@@ -2,12 +2,12 @@
 
 The original model reads prompts whole and answers; an adapter (`longreach.model.adapter`) is trained so that passages,
 each read by itself behind the prompt's opening, lead to the same distributions. Block-Attention, Ma et al. 2024, arXiv
-2409.15355, and KVLink, Yang et al. 2025, arXiv 2502.16002, train the whole model on answers; here the teacher is the model
-itself, all its own weights stay, and with scope "passages" even the question is read without the adapter.
+2409.15355, and KVLink, Yang et al. 2025, arXiv 2502.16002, train the whole model on answers; here the teacher is the
+model itself, all its own weights stay, and with scope "passages" even the question is read without the adapter.
 
-Loss: KL from the teacher's distribution, averaged over the tokens of answers, plus `asked` times that over the tokens of
-questions, plus `read` times the squared error of what attention gives for the questions' tokens, relative to its size,
-averaged over layers.
+Loss: KL from the teacher's distribution, averaged over the tokens of answers, plus `asked` times that over the tokens
+of questions, plus `read` times the squared error of what attention gives for the questions' tokens, relative to its
+size, averaged over layers.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 @dataclass(frozen=True)
 class Recipe:
     """How an adapter is trained. `steps` bounds the run, or `seconds` where it is 0; the learning rate rises for a
-    twentieth of that and falls along a cosine. `batch` tokens of prompts are one step; the teacher answers `round`
-    batches at a time. Prompts have at most `prompt` tokens, answers `answer`."""
+    twentieth of that and falls along a cosine. `batch` tokens of prompts are one step; the teacher prepares
+    `round` of them, answering half as many at a time. Prompts have at most `prompt` tokens, answers `answer`."""
 
     seconds: float = 300.0
     steps: int = 0
@@ -49,7 +49,7 @@ class Recipe:
     scale: float = 2.0
     rate: float = 1e-3
     batch: int = 24_000
-    round: int = 6
+    round: int = 8
     prompt: int = 2400
     answer: int = 24
     asked: float = 0.2
@@ -60,6 +60,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.rank, self.batch, self.round, self.prompt, self.answer) < 1 or self.seconds <= 0 or self.steps < 0:
             raise InputError("rank, batch, round, prompt, answer and seconds must be above 0, steps not below")
+
+    @property
+    def read_batch(self) -> int:
+        """Tokens of prompts that the teacher reads at a time."""
+        return self.batch * max(1, self.round // 2)
 
     def rate_at(self, done: float) -> float:
         """The learning rate when the share `done` of the run is over."""
@@ -95,15 +100,17 @@ def loss_of(
     return loss, float(answers.detach())
 
 
-def teach(bridge: Bridge, material: Material, recipe: Recipe) -> Iterator[tuple[Progress, Adapter]]:
-    """Train; yields where it stands after each round of lessons, with the adapter as it is then. Raises UnsupportedError
-    for a model whose keys cannot be moved."""
+def teach(
+    bridge: Bridge, material: Material, recipe: Recipe, start: Adapter | None = None
+) -> Iterator[tuple[Progress, Adapter]]:
+    """Train `start`, or an adapter from nothing; yields where it stands after each round of lessons, with the adapter
+    as it is then. Raises UnsupportedError for a model whose keys cannot be moved."""
     if not bridge.relocatable:
         raise UnsupportedError("the keys of this model cannot be moved: passages cannot be read apart")
     chance = np.random.default_rng(recipe.seed)
-    drawing = torch.Generator().manual_seed(recipe.seed)
+    drawing = torch.Generator(bridge.device).manual_seed(recipe.seed)
     names = [name for name, _ in bridge.model.named_modules() if name.rpartition(".")[2] in recipe.modules]
-    adapter = Adapter.fresh(bridge.model, names, recipe.rank, recipe.scale, recipe.scope, recipe.seed)
+    adapter = start or Adapter.fresh(bridge.model, names, recipe.rank, recipe.scale, recipe.scope, recipe.seed)
     weights = [*adapter.down.values(), *adapter.up.values()]
     optimiser = torch.optim.AdamW(weights, lr=recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
     openings = {form.name: read_opening(bridge, form.opening) for form in material.forms}
@@ -115,9 +122,13 @@ def teach(bridge: Bridge, material: Material, recipe: Recipe) -> Iterator[tuple[
         cases = list(islice(streams[form.name], max(1, recipe.round * recipe.batch // (recipe.prompt // 2))))
         # Like lengths side by side: less padding where attention is laid out.
         cases.sort(key=lambda case: case.tokens)
-        groups = batches(cases, recipe.batch, lambda case: case.tokens)
         sampled = drawing if chance.random() < 0.5 else None
-        rounds = [lessons(bridge, opening, form, some, recipe.answer, sampled) for some in groups]
+        taught = [
+            lesson
+            for some in batches(cases, recipe.read_batch, lambda case: case.tokens)
+            for lesson in lessons(bridge, opening, form, some, recipe.answer, sampled)
+        ]
+        rounds = batches(taught, recipe.batch, lambda one: one.case.tokens)
         losses, kls = [], []
         for at in chance.permutation(len(rounds)):
             done = step / recipe.steps if recipe.steps else (time.monotonic() - began) / recipe.seconds
@@ -156,6 +167,9 @@ def main() -> None:
         modules=tuple(given.modules.split(",")),
     )
     loaded = load(given.model, cache=given.cache, device=given.device, dtype=given.dtype)
+    if loaded.device.type == "cuda":
+        # cuDNN plans anew for every shape, and every batch has its own.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     bridge = Bridge(loaded.model)
     material = Material.load(given.data)
     print(f"{given.model} on {loaded.device} in {loaded.dtype}; {recipe}", flush=True)
@@ -164,12 +178,14 @@ def main() -> None:
     if given.evaluate:
         adapters |= {file.stem: Adapter.load(file).on(bridge.model) for file in given.evaluate}
     else:
-        history, adapter = [], None
-        for progress, adapter in teach(bridge, material, recipe):
+        history: list[dict[str, float]] = []
+        adapter: Adapter | None = None
+        start = Adapter.load(given.start).trainable(bridge.model) if given.start else None
+        for progress, adapter in teach(bridge, material, recipe, start):  # noqa: B007 - the last one is kept
             history.append(asdict(progress))
             print(
-                f"step {progress.step:5d}  {progress.seconds:6.1f} s  {progress.tokens / progress.seconds:8.0f} tokens/s  "
-                f"loss {progress.loss:.4f}  KL {progress.kl:.4f}  rate {progress.rate:.1e}",
+                f"step {progress.step:5d}  {progress.seconds:6.1f} s  {progress.tokens / progress.seconds:8.0f} "
+                f"tokens/s  loss {progress.loss:.4f}  KL {progress.kl:.4f}  rate {progress.rate:.1e}",
                 flush=True,
             )
         if adapter is None:
@@ -198,6 +214,7 @@ def _arguments() -> argparse.Namespace:
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--out", type=Path, help="where the adapter is written, a .safetensors file")
     task.add_argument("--evaluate", type=Path, nargs="*", help="measure these adapters, train nothing")
+    parser.add_argument("--start", type=Path, help="an adapter to go on from")
     parser.add_argument("--json", type=Path, help="write recipe, progress and measurements here")
     parser.add_argument(
         "--cache", type=Path, default=Path.home() / ".cache/longreach", help="where models are converted"

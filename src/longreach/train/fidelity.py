@@ -57,8 +57,9 @@ COURSES = tuple(
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Means over the answers' tokens. `kl` is in nats, `first_kl` that of each answer's first token; `top1` the share of
-    equal first choices among the `sure` tokens, to which the original model gives a probability of at least one half."""
+    """Over the answers' tokens: mean `kl` in nats, `first_kl` that of each answer's first token, `worst_kl` what 95 of
+    100 tokens do not exceed; `top1` the share of equal first choices among the `sure` tokens, to which the original
+    model gives a probability of at least one half."""
 
     cases: int
     tokens: int
@@ -72,8 +73,8 @@ class Fidelity:
 def run_blocks(
     bridge: Bridge, opening: Opening, taught: Sequence[Lesson], adapter: Adapter | None, *, watch: bool = False
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
-    """Logits along each question and along each answer, as in `Lesson`, with passages read block by block; with `watch`,
-    also what attention gave for all questions' tokens, `[layers, tokens, heads * dim]`."""
+    """Logits along each question and along each answer, as in `Lesson`, with passages read block by block; with
+    `watch`, also what attention gave for all questions' tokens, `[layers, tokens, heads * dim]`."""
     packing = Packing.by_blocks(
         [one.case for one in taught], [one.answer for one in taught], len(opening), bridge.device
     )
@@ -89,7 +90,7 @@ def run_blocks(
     else:
         with adapter.applied(bridge.model, packing.read if adapter.scope == "passages" else None):
             logits = bridge.run(packing.tokens, packing.positions, step, keep)
-    rows = logits.split(lengths)
+    rows = torch.split(logits, lengths)
     firsts = [len(one.case.question) - 1 for one in taught]
     read = torch.stack([layer.flatten(1) for layer in step.watched]) if watch else logits.new_empty(0)
     asked = [row[:first] for row, first in zip(rows, firsts, strict=True)]

@@ -1,7 +1,7 @@
 """What is trained on: passages and questions as tokens, in one small file, and the prompts that are made of them.
 
-Half of the packs' questions and passages are held out, by a hash of their ids alone (`held_out`), so that whoever measures
-an adapter knows which ones it has never seen; some packs are held out as a whole.
+Two fifths of the questions and passages are held out, by a hash of their ids alone (`held_out`), so that whoever
+measures an adapter knows which ones it has never seen; some packs are held out as a whole.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def held_out(pack: str, id: str) -> bool:
 @dataclass(frozen=True)
 class Case:
     """A prompt behind an opening: `passages`, each with what parts it from the next, and `question` up to where the
-    answer begins. `answer` is what shall be said; None leaves it to the original model. `gold` passages tell it."""
+    answer begins. `answer` is what shall be said; None leaves it to the original model."""
 
     passages: tuple[Ids, ...]
     question: Ids
@@ -85,8 +85,8 @@ class Ragged:
 class Material:
     """Everything that prompts are made of. Passages and questions know their pack (`packs[number]`) and their part.
 
-    `gold [questions, up to 4]` are the passages that answer a question, `near [questions, up to NEAR]` those that look like
-    it, of its own part; -1 fills both. `natural` questions were asked by people, the others made from a passage.
+    `gold [questions, up to 4]` are the passages that answer a question, `near [questions, up to NEAR]` those that look
+    like it, of its own part; -1 fills both. `natural` questions were asked by people, the others made from a passage.
     """
 
     forms: tuple[Form, ...]
@@ -131,7 +131,7 @@ class Material:
                 for name in ("form_parts", "partings", *_RAGGED)
             )
             forms = tuple(
-                Form(str(name), *(parts[4 * at + part] for part in range(4)), bool(stored["form_answers"][at]))
+                Form(str(name), *_four(parts, 4 * at), bool(stored["form_answers"][at]))
                 for at, name in enumerate(stored["forms"])
             )
             packs = tuple(map(str, stored["packs"]))
@@ -173,7 +173,7 @@ class Material:
             yield case
 
     def _around(self, question: int, count: int, chance: np.random.Generator, whole: bool = True) -> list[int]:
-        """Passages for a question, in any order: those that answer it, if `whole`, some that look like it, any others."""
+        """Passages for a question, in any order: what answers it, if `whole`, some that look like it, any others."""
         gold = [int(at) for at in self.gold[question] if at >= 0]
         near = [int(at) for at in self.near[question] if at >= 0 and at not in gold]
         chosen = gold[:count] if whole else []
@@ -182,7 +182,8 @@ class Material:
         mine = self.passage_part == part
         if part == HELD_OUT or chance.random() < 0.7:
             mine &= self.passage_pack == pack
-        others = chance.choice(np.flatnonzero(mine), count + len(gold))
+        there = np.flatnonzero(mine)
+        others = chance.choice(there, min(len(there), 2 * count + len(gold)), replace=False)
         chosen += [int(at) for at in others if at not in gold]
         unique = list(dict.fromkeys(chosen))[:count]
         return [unique[at] for at in chance.permutation(len(unique))]
@@ -194,6 +195,10 @@ class Material:
         if answer is not None and len(answer) < 2:
             answer = None
         return Case(texts, asked, answer, self.packs[self.question_pack[question]])
+
+
+def _four(rows: Ragged, at: int) -> tuple[Ids, Ids, Ids, Ids]:
+    return rows[at], rows[at + 1], rows[at + 2], rows[at + 3]
 
 
 _RAGGED = ("passages", "questions", "answers")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from longreach.config import load_settings
 from longreach.context.assemble import EXAMPLES, INSTRUCTIONS, as_question, assemble_examples
@@ -166,8 +167,8 @@ def collect(data: Path, count: Any, seed: int) -> Collector:
     return found
 
 
-def near(found: Collector) -> np.ndarray:
-    """`[questions, NEAR]`: the passages of its pack and part that BM25 finds for each question of people; -1 for none."""
+def near(found: Collector) -> NDArray[np.int32]:
+    """`[questions, NEAR]`: passages of its pack and part that BM25 finds for each question of people; -1 for none."""
     import bm25s
 
     table = np.full((len(found.questions), NEAR), -1, np.int32)
@@ -248,11 +249,11 @@ def main() -> None:
     made.save(given.out)
     for at, pack in enumerate(made.packs):
         passages, asked = made.passage_pack == at, made.question_pack == at
-        held = made.question_part == HELD_OUT
+        held, people = made.question_part == HELD_OUT, asked & made.natural
         print(
             f"{pack}: {passages.sum()} passages, {(made.passage_part[passages] == HELD_OUT).sum()} of them held out; "
-            f"{(asked & made.natural).sum()} questions of people, {(asked & made.natural & held).sum()} of them held "
-            f"out, {(asked & made.natural & (made.question_part == UNUSED)).sum()} unused; {(asked & ~made.natural).sum()} made"
+            f"{people.sum()} questions of people, {(people & held).sum()} of them held out, "
+            f"{(people & (made.question_part == UNUSED)).sum()} unused; {(asked & ~made.natural).sum()} made"
         )
     print(f"{given.out}: {given.out.stat().st_size / 1e6:.1f} MB, {len(made.passages.flat)} tokens of passages")
 

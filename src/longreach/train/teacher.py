@@ -38,20 +38,18 @@ def lessons(
     generator: torch.Generator | None = None,
 ) -> list[Lesson]:
     """Read `cases` whole and answer them: as the case says, or, where it does not, with the model's own words, at most
-    `most` tokens; greedily, or drawn by `generator` (on the processor). Adapters must not be applied."""
+    `most` tokens; greedily, or drawn by `generator` (of the model's device). Adapters must not be applied."""
     device = bridge.device
     packing = Packing.whole(cases, len(opening), device)
     lengths = [case.tokens for case in cases]
     ends = np.cumsum(lengths)
-    asking = [
-        np.arange(end - len(case.question), end) for case, end in zip(cases, ends.tolist(), strict=True)
-    ]  # packed tokens of each question
+    asking = [np.arange(end - len(case.question), end) for case, end in zip(cases, ends.tolist(), strict=True)]
     keep = torch.from_numpy(np.concatenate(asking)).to(device)
     step = BlockStep(packing, opening, bridge.rotations, keep=True, watch=keep)
-    logits = bridge.run(packing.tokens, packing.positions, step, keep).split([len(rows) for rows in asking])
-    read = torch.stack([layer.flatten(1) for layer in step.watched]).split([len(rows) for rows in asking], 1)
+    logits = torch.split(bridge.run(packing.tokens, packing.positions, step, keep), [len(rows) for rows in asking])
+    read = torch.split(torch.stack([layer.flatten(1) for layer in step.watched]), [len(rows) for rows in asking], 1)
     last = torch.stack([rows[-1] for rows in logits])
-    said = [[] for _ in cases]  # type: list[list[torch.Tensor]]
+    said: list[list[torch.Tensor]] = [[] for _ in cases]
     answers: list[list[int]] = [[] for _ in cases]
     ended = [False] * len(cases)
     stops = set(form.stops.tolist())
@@ -79,7 +77,7 @@ def lessons(
 def _draw(logits: torch.Tensor, generator: torch.Generator | None) -> list[int]:
     if generator is None:
         return logits.argmax(-1).tolist()
-    return torch.multinomial(logits.float().softmax(-1).cpu(), 1, generator=generator)[:, 0].tolist()
+    return torch.multinomial(logits.float().softmax(-1), 1, generator=generator)[:, 0].tolist()
 
 
 @dataclass
