@@ -47,7 +47,7 @@ class Recipe:
     scope: Scope = "passages"
     rank: int = 16
     scale: float = 2.0
-    rate: float = 1e-3
+    rate: float = 4e-4
     batch: int = 24_000
     round: int = 8
     prompt: int = 2400
