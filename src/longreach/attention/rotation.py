@@ -36,6 +36,11 @@ class Rotation:
         if shift == 0 or pairs == 0:
             return x
         cos, sin = (part.to(x.device, torch.float32) for part in self.cos_sin(shift))
+        return self.turn_by(x, cos, sin)
+
+    def turn_by(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        """`x [..., head_dim]` turned by angles of its own: `cos`, `sin [..., pairs]` in float32, on x's device."""
+        pairs = len(self.frequencies)
         wide = x.float()
         if self.interleaved:
             first, second = wide[..., 0 : 2 * pairs : 2], wide[..., 1 : 2 * pairs : 2]

@@ -1,0 +1,1 @@
+"""What the learned parts are made with. Nothing here runs when questions are answered."""
