@@ -18,6 +18,10 @@ from longreach.kv.segment import Run, Segment
 
 FEW = 32
 """Query rows up to which the keys of fewer bits are multiplied as they are; more are quicker with float32 ones."""
+SPLIT = 1024
+"""Entries from which the attention of a few rows is cut into parts, so that all threads have work."""
+CACHE = 1 << 20
+"""Bytes of a head's keys and values that are read again without harm."""
 BLOCK = 2048
 """Entries that are made float32 at a time."""
 
@@ -162,10 +166,7 @@ def _products(
         return merge(parts)
     if scores.softcap is None and mask is None:
         query = query.to(keys.dtype)
-        if query.dim() == 3:
-            output, lse = _flash(query[None], keys[None], values[None], scores.scale)
-            return output[0].to(own), lse[0]
-        output, lse = _flash(query, keys, values, scores.scale)
+        output, lse = (_spread if query.dim() == 3 else _flash)(query, keys, values, scores.scale)
         return output.to(own), lse
     logits = (query.to(keys.dtype) @ keys.transpose(-1, -2)).float() * scores.scale
     if scores.softcap is not None:
@@ -175,6 +176,29 @@ def _products(
     lse = torch.logsumexp(logits, -1)
     weights = torch.exp(logits - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
     return (weights.to(values.dtype) @ values).to(own), lse
+
+
+def _spread(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float) -> Part:
+    """As `_flash` for `[heads, rows, dim]`; a few rows over many entries are cut so that all threads have work: by
+    rows, which each read all of a head, while that fits a cache, else by entries."""
+    (heads, entries), rows = keys.shape[:2], query.shape[1]
+    threads = torch.get_num_threads()
+    if rows > FEW or entries < SPLIT or heads % threads == 0:
+        output, lse = _flash(query[None], keys[None], values[None], scale)
+        return output[0], lse[0]
+    if entries * (keys.shape[2] + values.shape[2]) * keys.element_size() < CACHE:
+        own, other = (x[:, None].expand(heads, rows, *x.shape[1:]) for x in (keys, values))
+        output, lse = _flash(query[:, :, None], own, other, scale)
+        return output[:, :, 0], lse[:, :, 0]
+    half = entries // threads
+    cut = half * threads
+    blocks = [x[:, :cut].view(heads, threads, half, -1).transpose(0, 1) for x in (keys, values)]
+    output, lse = _flash(query[None].expand(threads, *query.shape), blocks[0], blocks[1], scale)
+    parts = list(zip(output, lse, strict=True))
+    if cut < entries:
+        output, lse = _flash(query[None], keys[None, :, cut:], values[None, :, cut:], scale)
+        parts.append((output[0], lse[0]))
+    return merge(parts)
 
 
 def _flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, causal: bool = False) -> Part:
