@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import random
 import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from longreach.attention.rotation import Rotation
 from longreach.config import Settings
 from longreach.kv.codec import Codec, Sensitivity, decode, make
 from longreach.model.load import LoadedModel, load
-from longreach.model.sensitivity import Reading, measure as measure_sensitivity
+from longreach.model.sensitivity import Reading
+from longreach.model.sensitivity import measure as measure_sensitivity
 
 NEW, PASSAGES, LONGEST = 24, 4, 256
 FIXED = ["raw", "int8(group=64)", "int4(group=32)"]
@@ -133,12 +136,10 @@ def fidelity(loaded: LoadedModel, asked: Sequence[Asked], codec: Codec) -> dict[
 
 def at_equal(rows: Sequence[Row], name: str, divergence: float) -> float | None:
     """Bytes a token of the codec `name` at a KL divergence, between its levels; None where they do not reach it."""
-    import math
-
     points = sorted(
         (math.log(float(row["KL"] or 0)), float(row["bytes/token"] or 0)) for row in rows if row["name"] == name
     )
-    for (low, more), (high, fewer) in zip(points, points[1:], strict=False):
+    for (low, more), (high, fewer) in pairwise(points):
         if low <= math.log(divergence) <= high:
             return more + (fewer - more) * (math.log(divergence) - low) / (high - low)
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from longreach.attention.rotation import Rotation
 from longreach.errors import InputError, SpecError
 from longreach.kv.codec import CodecError, Sensitivity, cachegen, codecs, decode, entropy, frame, grouped, make, steps
+from longreach.kv.codec.fisher import LEVELS
+from longreach.kv.codec.ladder_fit import Ladder, fit
 from longreach.kv.codec.rows import to_rows
 from longreach.kv.codec.upright import turn_back, turn_forth
+from longreach.registry import canonical
 
 ROTATION = Rotation(torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64))
 SPECS = {
@@ -25,16 +29,30 @@ SPECS = {
     "int4": ["int4", "int4(group=5)"],
     "cachegen": ["cachegen", "cachegen(level=0, group=3)", "cachegen(level=4, group=1)"],
     "fisher": ["fisher", "fisher(level=0)", "fisher(level=4)"],
+    "ladder": ["ladder", "ladder(level=0)", "ladder(level=4)"],
 }
 ALL = [spec for specs in SPECS.values() for spec in specs]
 LOSSY = [spec for spec in ALL if spec != "raw"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
-def codec(spec: str, layers: int = 4, *, measured: bool = False) -> Any:
-    weights = torch.arange(1.0, 1 + layers * 2 * 8).view(layers, 2, 8) * 1e-7
-    sensitivity = Sensitivity("model", weights, weights[..., :6].flip(0)) if measured else None
-    return make(spec, rotations=[ROTATION] * (layers - 1) + [Rotation.none()], sensitivity=sensitivity)
+WEIGHTS = Sensitivity(
+    "model", torch.arange(1.0, 65).view(4, 2, 8) * 1e-7, torch.arange(48.0, 0, -1).view(4, 2, 6) * 1e-7
+)
+TURNS = [ROTATION] * 3 + [Rotation.none()]
+
+
+@cache
+def ladder() -> Ladder:
+    return fit([kv(90, seed=seed) for seed in range(3)], TURNS, WEIGHTS)
+
+
+def codec(spec: str, *, measured: bool = False) -> Any:
+    return make(spec, rotations=TURNS, sensitivity=WEIGHTS if measured else None, ladder=ladder())
+
+
+def read(data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    return decode(data, ladder=ladder())
 
 
 def kv(
@@ -69,7 +87,7 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.
             wide[:, :, :: method.group] = scales.expand_as(wide[:, :, :: method.group])
             sides.append(wide * 0.501)
         return sides[0], sides[1]
-    if isinstance(method, type(make("fisher"))):
+    if spec_of(method) == "fisher":
         sides = []
         upright = turn_back(keys, method.rotations)
         for x, weights in zip((upright, values), method._weights(keys, values), strict=True):
@@ -80,13 +98,20 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.
         keys_bound = sides[0].clone()
         keys_bound[:-1, ..., :6] = pairs[:-1]
         return keys_bound, sides[1]
+    if spec_of(method) == "ladder":
+        most = ladder().steps.amax() * LEVELS[method.level] * (2 * (8 + 6)) ** 0.5 * 0.51
+        return torch.full_like(keys, float(most)), torch.full_like(values, float(most))
     return torch.zeros_like(keys), torch.zeros_like(values)
+
+
+def spec_of(method: Any) -> str:
+    return canonical(codecs, method).split("(")[0]
 
 
 def check(method: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
     data = method.encode(keys, values)
-    for read in (method.decode(data), decode(data)):
-        for back, x, most in zip(read, (keys, values), bound(method, keys, values), strict=True):
+    for found in (method.decode(data), read(data)):
+        for back, x, most in zip(found, (keys, values), bound(method, keys, values), strict=True):
             assert back.dtype == x.dtype
             assert back.shape == x.shape
             rounding = 2 * torch.finfo(x.dtype).eps * x.double().abs().amax() + 1e-7
@@ -115,7 +140,7 @@ def test_raw_gives_back_every_bit() -> None:
     for dtype in [*DTYPES, torch.float64]:
         keys, values = kv(5, dtype)
         keys[0, 0, 0, 0], values[1, 1, 2, 3] = float("nan"), float("-inf")
-        for back, x in zip(decode(codec("raw").encode(keys, values)), (keys, values), strict=True):
+        for back, x in zip(read(codec("raw").encode(keys, values)), (keys, values), strict=True):
             assert torch.equal(back.view(torch.uint8), x.view(torch.uint8))
 
 
@@ -141,7 +166,7 @@ def test_the_greatest_numbers_of_a_dtype_stay_finite(spec: str, dtype: torch.dty
     keys, values = kv(12, dtype)
     most = torch.finfo(dtype).max
     keys[1, 0, :, 0], values[1, 0, ::2, 0] = most, -most
-    for x in decode(codec(spec).encode(keys, values)):
+    for x in read(codec(spec).encode(keys, values)):
         assert bool(x.isfinite().all())
 
 
@@ -168,10 +193,10 @@ def test_every_damaged_byte_is_noticed(spec: str) -> None:
         damaged = bytearray(data)
         damaged[at] ^= 0x41
         with pytest.raises(CodecError):
-            decode(bytes(damaged))
+            read(bytes(damaged))
     for short in (b"", data[:3], data[:20], data[:-1], data + b"x"):
         with pytest.raises(CodecError):
-            decode(short)
+            read(short)
 
 
 @pytest.mark.parametrize("spec", ALL)
@@ -189,7 +214,7 @@ def test_parts_that_do_not_fit_are_an_error_even_with_a_right_checksum(spec: str
         ("sensitivity", fields, whole.arrays),
     ):
         with pytest.raises(CodecError):
-            decode(frame.write(frame.Frame(method, what, arrays)))
+            read(frame.write(frame.Frame(method, what, arrays)))
 
 
 def test_what_another_codec_wrote_is_not_read() -> None:
@@ -307,10 +332,44 @@ def test_keys_that_turn_together_take_less_turned_back() -> None:
 
 def test_finer_levels_take_more_and_lose_less() -> None:
     keys, values = kv(128)
-    for name in ("cachegen", "fisher"):
+    for name in ("cachegen", "fisher", "ladder"):
         found = []
         for level in range(5):
             data = codec(f"{name}(level={level})").encode(keys, values)
-            found.append((-len(data), float((decode(data)[1] - values).square().mean())))
+            found.append((-len(data), float((read(data)[1] - values).square().mean())))
         assert found == sorted(found)
         assert len({size for size, _ in found}) == 5
+
+
+def test_a_ladder_reads_only_what_it_wrote() -> None:
+    data = codec("ladder").encode(*kv(5))
+    other = fit([kv(90, seed=9)], TURNS, WEIGHTS)
+    for wrong in (other, None):
+        with pytest.raises(CodecError, match="not at hand"):
+            decode(data, ladder=wrong)
+    with pytest.raises(InputError, match="fitted"):
+        make("ladder").encode(*kv(5))
+
+
+def test_a_ladder_comes_back_from_its_file_for_its_model_only(tmp_path: Path) -> None:
+    ladder().save(tmp_path / "ladder")
+    assert Ladder.load(tmp_path / "ladder", "model").id == ladder().id
+    with pytest.raises(CodecError, match="another model"):
+        Ladder.load(tmp_path / "ladder", "that")
+
+
+def test_too_few_tokens_fit_no_ladder() -> None:
+    with pytest.raises(InputError, match="too few"):
+        fit([kv(20)], TURNS, WEIGHTS)
+
+
+def test_a_ladder_takes_less_where_layers_tell_of_each_other() -> None:
+    def layered(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = kv(200, seed=seed)
+        return keys[:1].expand(4, 2, 200, 8), values[:1].expand(4, 2, 200, 6)
+
+    weights = Sensitivity("model", torch.full((4, 2, 8), 1e-6), torch.full((4, 2, 6), 1e-6))
+    fitted = fit([layered(1)], (), weights)
+    apart = make("fisher", sensitivity=weights).encode(*layered(2))
+    together = make("ladder", ladder=fitted).encode(*layered(2))
+    assert len(together) < 0.6 * len(apart)

@@ -28,13 +28,13 @@ _ANCHOR = 127
 @codecs.register("cachegen")
 @dataclass
 class CacheGen:
-    """Tokens in groups of `group`: the first, the anchor, in 8 bits with a scale for each token and layer, the others as
-    differences to it in steps that grow with the layer (Liu et al. 2023, arXiv 2310.07240).
+    """Tokens in groups of `group`: the first, the anchor, in 8 bits with a scale for each token and layer, the others
+    as differences to it in steps that grow with the layer (Liu et al. 2023, arXiv 2310.07240).
 
-    Integers are coded with a table for each layer and channel. The paper fits these to the model beforehand; here each
-    text picks them out of a fixed family, so that what is read needs no model. An anchor is off by at most half of 1/127
-    of its largest channel, another token by at most half a step of its layer (and the rounding of the dtype). `level`
-    0 (finest) to 4, the paper's default.
+    Integers are coded with a table for each layer and channel. The paper fits these to the model beforehand; here
+    each text picks them out of a fixed family, so that what is read needs no model. An anchor is off by at most half of
+    1/127 of its largest channel, another token by at most half a step of its layer (and the rounding of the dtype).
+    `level` 0 (finest) to 4, the paper's default.
     """
 
     level: int = 2
@@ -71,8 +71,8 @@ class CacheGen:
 
 @dataclass(frozen=True, eq=False)
 class Grouped:
-    """One side: `anchors [rows, groups]` int32 in steps of `scales [layers, groups]`, `differences [rows, tokens]` int32
-    (0 at anchors) in steps of `steps [layers]`; a row is a channel of a head of a layer."""
+    """One side: `anchors [rows, groups]` int32 in steps of `scales [layers, groups]`, `differences [rows, tokens]`
+    int32 (0 at anchors) in steps of `steps [layers]`; a row is a channel of a head of a layer."""
 
     anchors: NDArray[np.int32]
     scales: NDArray[np.float32]

@@ -8,8 +8,9 @@ from typing import Protocol
 import torch
 
 from longreach.attention.rotation import Rotation
-from longreach.errors import InputError
+from longreach.errors import InputError, SpecError
 from longreach.kv.codec.frame import CodecError, read
+from longreach.kv.codec.ladder_fit import Ladder
 from longreach.kv.codec.sensitivity import Sensitivity
 from longreach.registry import Family
 
@@ -47,17 +48,25 @@ class Codec(Protocol):
 codecs: Family[Codec] = Family("codecs", "longreach.kv.codec")
 
 
-def make(spec: str, *, rotations: Sequence[Rotation] = (), sensitivity: Sensitivity | None = None) -> Codec:
+def make(
+    spec: str,
+    *,
+    rotations: Sequence[Rotation] = (),
+    sensitivity: Sensitivity | None = None,
+    ladder: Ladder | None = None,
+) -> Codec:
     """The codec that `spec` names, for a model whose layers turn keys by `rotations`. Raises SpecError."""
-    return codecs.make(spec, rotations=rotations, sensitivity=sensitivity)
+    return codecs.make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder)
 
 
-def decode(data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values that any codec wrote. Raises CodecError."""
+def decode(data: bytes, *, ladder: Ladder | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values that any codec wrote; what `ladder` wrote needs the one it was written by. Raises CodecError."""
     method = read(data).method
-    if method not in codecs.names():
-        raise CodecError(f"this KV was encoded by {method!r}, which is no codec that is known here")
-    return make(method).decode(data)
+    try:
+        codec = make(method, ladder=ladder)
+    except SpecError:
+        raise CodecError(f"this KV was encoded by {method!r}, which is no codec that is known here") from None
+    return codec.decode(data)
 
 
 def check(keys: torch.Tensor, values: torch.Tensor) -> None:

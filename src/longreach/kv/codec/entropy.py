@@ -22,7 +22,7 @@ PARTS = 5
 """How many arrays `encode` makes."""
 REACH = 127
 """The largest absolute value that a table holds; what lies further out is listed apart."""
-_SCALES, _FIRST, _RATIO = 26, 0.04, 1.3
+_SCALES, _FIRST, _RATIO = 34, 0.0015, 1.35
 
 
 @lru_cache(maxsize=1)

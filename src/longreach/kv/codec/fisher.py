@@ -32,11 +32,11 @@ _SHARE = 0.8
 class Fisher:
     """Uniform steps for each channel, keys turned back, the channel's mean taken off, entropy coded.
 
-    The loss, `sum(weight * step**2) / 24` of a token, is least for its size where `step = c / sqrt(weight)`; `weight` is
-    the Fisher information of the answers in that channel (`sensitivity`). Steps are rounded to powers of the square root
-    of two and stored, so that reading needs nothing but the data. An element of the values is off by at most half its
-    channel's step, a pair of the keys by half a step's diagonal (and the rounding of the dtype). With each `level`, 0 to
-    4, c grows by about 1.41 and the loss doubles.
+    The loss of a token, `sum(weight * step**2) / 24`, is least for its size where `step = c / sqrt(weight)`; `weight`
+    is the Fisher information of the answers in that channel (`sensitivity`). Steps are rounded to powers of the square
+    root of two and stored, so that reading needs nothing but the data. An element of the values is off by at most half
+    its channel's step, a pair of the keys by half of the diagonal of both steps (and the rounding of the dtype). With
+    each `level`, 0 to 4, c grows by about 1.41 and the loss doubles.
 
     Without `sensitivity` all keys have one step and all values another, in proportion to how much they vary.
     `rotations`, one a layer, say how keys are turned; without them they are coded as they stand.
