@@ -2,7 +2,8 @@
 
 Prompts of passages of nq_passages and musique, each with its question; the embedded model reads and answers them in
 float32. Then the KV of each passage is encoded, decoded and put back, and the same answer is read again behind it: KL
-divergence and agreement of its tokens. `fisher` follows a sensitivity measured on other prompts of the same packs.
+divergence and agreement of its tokens. `fisher` and `ladder` follow what was measured on other
+prompts of the same packs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from harness import Options, Result, Row, at_least, at_most, run
 from longreach.attention.rotation import Rotation
 from longreach.config import Settings
-from longreach.kv.codec import Codec, Sensitivity, decode, make
+from longreach.kv.codec import Codec, Ladder, Sensitivity, decode, fit, make
 from longreach.model.load import LoadedModel, load
 from longreach.model.sensitivity import Reading
 from longreach.model.sensitivity import measure as measure_sensitivity
@@ -34,6 +35,7 @@ NEW, PASSAGES, LONGEST = 24, 4, 256
 FIXED = ["raw", "int8(group=64)", "int4(group=32)"]
 CACHEGEN = [f"cachegen(level={level})" for level in range(5)]
 FISHER = [f"fisher(level={level})" for level in range(5)]
+LADDER = [f"ladder(level={level})" for level in range(5)]
 EQUAL = (0.005, 0.02, 0.05)
 """Mean KL divergences at which sizes are compared; 0.05 is what the reuse of KV may cost by default."""
 
@@ -48,6 +50,11 @@ class Asked:
     keys: torch.Tensor
     values: torch.Tensor
     exact: torch.Tensor
+
+    @property
+    def kv(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """That of the passages, which stand one after the other, and where they begin."""
+        return self.keys[:, :, self.spans[0][0] :], self.values[:, :, self.spans[0][0] :], self.spans[0][0]
 
     @property
     def reading(self) -> Reading:
@@ -98,7 +105,7 @@ def prompts(loaded: LoadedModel, pack: Path, count: int, seed: int) -> list[tupl
 
 
 @torch.inference_mode()
-def fidelity(loaded: LoadedModel, asked: Sequence[Asked], codec: Codec) -> dict[str, float]:
+def fidelity(loaded: LoadedModel, asked: Sequence[Asked], codec: Codec, ladder: Ladder) -> dict[str, float]:
     """Bytes a token, mean KL divergence and agreement over the tokens of all answers, median seconds for 256 tokens."""
     from transformers import DynamicCache
 
@@ -108,9 +115,9 @@ def fidelity(loaded: LoadedModel, asked: Sequence[Asked], codec: Codec) -> dict[
         keys, values = one.keys.clone(), one.values.clone()
         for start, end in one.spans:
             began = time.perf_counter()
-            data = codec.encode(keys[:, :, start:end], values[:, :, start:end])
+            data = codec.encode(keys[:, :, start:end], values[:, :, start:end], start)
             between = time.perf_counter()
-            keys[:, :, start:end], values[:, :, start:end] = decode(data)
+            keys[:, :, start:end], values[:, :, start:end] = decode(data, ladder=ladder)
             written.append((between - began) * 256 / (end - start))
             read.append((time.perf_counter() - between) * 256 / (end - start))
             size, count = size + len(data), count + end - start
@@ -147,58 +154,49 @@ def at_equal(rows: Sequence[Row], name: str, divergence: float) -> float | None:
 
 def measure(options: Options) -> Result:
     torch.set_num_threads(options.extra.threads)
-    each = 1 if options.quick else options.extra.questions
+    each, held = (1, 2) if options.quick else (options.extra.questions, 8)
     loaded = load("embedded", cache=Settings().cache, device="cpu", dtype="float32")
-    packs = [options.data / f"{name}.json.gz" for name in ("nq_passages", "musique")]
-    fit = 1 if options.quick else 8
-    every = [prompts(loaded, pack, fit + each, 1) for pack in packs]
-    asked = [ask(loaded, *one) for some in every for one in some[fit:]]
+    every = [prompts(loaded, options.data / f"{name}.json.gz", held + each, 1) for name in ("nq_passages", "musique")]
+    asked = [ask(loaded, *one) for some in every for one in some[held:]]
+    before = [ask(loaded, *one) for some in every for one in some[:held]]
     rotations = [Rotation(_frequencies(loaded.model))] * len(asked[0].keys)
-    sensitivity = _sensitivity(
-        loaded, rotations, [one for some in every for one in some[:fit]], options.extra.sensitivity
-    )
-    specs: list[tuple[str, str, Codec]] = [
-        (spec.split("(")[0], spec, make(spec, rotations=rotations)) for spec in FIXED + CACHEGEN
+    sensitivity = _sensitivity(loaded, rotations, before, options.extra.sensitivity)
+    ladder = fit([one.kv for one in before], rotations, sensitivity)
+    plain = [(spec.split("(")[0], spec, make(spec, rotations=rotations)) for spec in FIXED + CACHEGEN]
+    measured = [
+        (spec.split("(")[0], spec, make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder))
+        for spec in FISHER + LADDER
     ]
-    specs += [
-        ("fisher, unmeasured", f"{spec} unmeasured", make(spec, rotations=rotations))
-        for spec in FISHER[:: 4 if options.quick else 1]
+    apart = [
+        (f"fisher {how}", f"{spec} {how}", codec)
+        for spec in FISHER[1:4]
+        for how, codec in (("unmeasured", make(spec, rotations=rotations)), ("unmeasured, as turned", make(spec)))
     ]
-    specs += [("fisher, as turned", f"{spec} as turned", make(spec)) for spec in ([] if options.quick else FISHER)]
-    specs += [("fisher", spec, make(spec, rotations=rotations, sensitivity=sensitivity)) for spec in FISHER]
-    rows: list[dict[str, Any]] = []
+    specs: list[tuple[str, str, Codec]] = [*plain, *measured, *([] if options.quick else apart)]
+    rows = []
     for name, label, codec in specs:
-        rows.append({"codec": label, "name": name, **fidelity(loaded, asked, codec)})
-        print(rows[-1], flush=True)
-    return _judged(rows, len(asked), loaded, asked[0])
+        rows.append({"codec": label, "name": name, **fidelity(loaded, asked, codec, ladder)})
+    return _judged(rows, len(asked), _prefill(loaded, asked[0]))
 
 
-def _judged(rows: list[dict[str, Any]], count: int, loaded: LoadedModel, one: Asked) -> Result:
+def _judged(rows: list[dict[str, Any]], count: int, prefill: float) -> Result:
     eight = next(row["bytes/token"] for row in rows if row["name"] == "int8")
-    bars, notes = [], [f"{count} prompts of {PASSAGES} passages; int8 takes {eight:.0f} bytes a token"]
+    notes = [f"{count} prompts of {PASSAGES} passages"]
+    bars = []
     for divergence in EQUAL:
-        for name in ("cachegen", "fisher, unmeasured", "fisher, as turned", "fisher"):
-            size = at_equal(rows, name, divergence)
-            if size is not None:
-                notes.append(
-                    f"KL {divergence}: {name} {size:.0f} bytes a token, {eight / size:.2f} times smaller than int8"
-                )
-    best = at_equal(rows, "fisher", 0.02)
-    if best is not None:
-        bars.append(at_least("int8 / fisher, bytes at KL 0.02", eight / best, 3.5))
-        paper = at_equal(rows, "cachegen", 0.02)
-        if paper is not None:
-            bars.append(at_least("cachegen / fisher, bytes at KL 0.02", paper / best, 1.0))
-    middle = next(row for row in rows if row["codec"] == "fisher(level=2)")
-    bars.append(at_least("fisher(level=2): top-1 agreement where sure", middle["top-1 sure"], 0.99))
-    bars.append(at_most("fisher(level=2): KL", middle["KL"], 0.05))
-    bars.append(
-        at_most(
-            "fisher(level=2): seconds to decode / to prefill 256 tokens",
-            middle["decode s"] / _prefill(loaded, one),
-            1.0,
-        )
-    )
+        sizes = {name: at_equal(rows, name, divergence) for name in dict.fromkeys(row["name"] for row in rows)}
+        found = {name: size for name, size in sizes.items() if size is not None}
+        each = ", ".join(f"{name} {size:.0f} (int8 / {eight / size:.2f})" for name, size in found.items())
+        notes.append(f"bytes a token at KL {divergence}: {each}")
+        bars += [
+            at_least(f"int8 / {name}, bytes at KL {divergence}", eight / size, 3.5)
+            for name, size in found.items()
+            if divergence == 0.02 and name in ("cachegen", "fisher", "ladder")
+        ]
+    for row in rows:
+        if row["codec"] in ("fisher(level=2)", "ladder(level=2)"):
+            bars.append(at_least(f"{row['codec']}: top-1 agreement where sure", row["top-1 sure"], 0.99))
+            bars.append(at_most(f"{row['codec']}: decode / prefill, 256 tokens", row["decode s"] / prefill, 1.0))
     return Result([{key: value for key, value in row.items() if key != "name"} for row in rows], bars, notes)
 
 
@@ -214,14 +212,12 @@ def _prefill(loaded: LoadedModel, one: Asked) -> float:
 
 
 def _sensitivity(
-    loaded: LoadedModel,
-    rotations: list[Rotation],
-    given: list[tuple[list[int], list[tuple[int, int]]]],
-    file: Path | None,
+    loaded: LoadedModel, rotations: Sequence[Rotation], before: Sequence[Asked], file: Path | None
 ) -> Sensitivity:
+    """Measured, or read from `file` where it is there."""
     if file is not None and file.exists():
         return Sensitivity.load(file, loaded.fingerprint)
-    made = measure_sensitivity(loaded, rotations, [ask(loaded, *one).reading for one in given])
+    made = measure_sensitivity(loaded, rotations, [one.reading for one in before])
     if file is not None:
         made.save(file)
     return made

@@ -44,7 +44,7 @@ TURNS = [ROTATION] * 3 + [Rotation.none()]
 
 @cache
 def ladder() -> Ladder:
-    return fit([kv(90, seed=seed) for seed in range(3)], TURNS, WEIGHTS)
+    return fit([(*kv(90, seed=seed), seed) for seed in range(3)], TURNS, WEIGHTS)
 
 
 def codec(spec: str, *, measured: bool = False) -> Any:
@@ -65,7 +65,7 @@ def kv(
     return keys.to(dtype), values.to(dtype)
 
 
-def bound(method: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The documented error of each element, before the rounding of the dtype."""
     keys, values = keys.float(), values.float()
     if isinstance(method, grouped.Grouped):
@@ -89,7 +89,7 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.
         return sides[0], sides[1]
     if spec_of(method) == "fisher":
         sides = []
-        upright = turn_back(keys, method.rotations)
+        upright = turn_back(keys, method.rotations, start)
         for x, weights in zip((upright, values), method._weights(keys, values), strict=True):
             rows = to_rows(x)
             size = torch.from_numpy(steps.sizes_of(steps.quantise(rows, method._steps(rows, weights)).codes)).float()
@@ -108,10 +108,10 @@ def spec_of(method: Any) -> str:
     return canonical(codecs, method).split("(")[0]
 
 
-def check(method: Any, keys: torch.Tensor, values: torch.Tensor) -> None:
-    data = method.encode(keys, values)
+def check(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> None:
+    data = method.encode(keys, values, start)
     for found in (method.decode(data), read(data)):
-        for back, x, most in zip(found, (keys, values), bound(method, keys, values), strict=True):
+        for back, x, most in zip(found, (keys, values), bound(method, keys, values, start), strict=True):
             assert back.dtype == x.dtype
             assert back.shape == x.shape
             rounding = 2 * torch.finfo(x.dtype).eps * x.double().abs().amax() + 1e-7
@@ -128,7 +128,7 @@ def test_every_codec_is_in_the_matrix() -> None:
 def test_what_is_read_is_what_was_written_within_the_documented_error(
     spec: str, tokens: int, dtype: torch.dtype
 ) -> None:
-    check(codec(spec), *kv(tokens, dtype))
+    check(codec(spec), *kv(tokens, dtype), start=tokens * 100)
 
 
 @pytest.mark.parametrize("level", range(5))
@@ -343,7 +343,7 @@ def test_finer_levels_take_more_and_lose_less() -> None:
 
 def test_a_ladder_reads_only_what_it_wrote() -> None:
     data = codec("ladder").encode(*kv(5))
-    other = fit([kv(90, seed=9)], TURNS, WEIGHTS)
+    other = fit([(*kv(90, seed=9), 0)], TURNS, WEIGHTS)
     for wrong in (other, None):
         with pytest.raises(CodecError, match="not at hand"):
             decode(data, ladder=wrong)
@@ -360,7 +360,7 @@ def test_a_ladder_comes_back_from_its_file_for_its_model_only(tmp_path: Path) ->
 
 def test_too_few_tokens_fit_no_ladder() -> None:
     with pytest.raises(InputError, match="too few"):
-        fit([kv(20)], TURNS, WEIGHTS)
+        fit([(*kv(20), 0)], TURNS, WEIGHTS)
 
 
 def test_a_ladder_takes_less_where_layers_tell_of_each_other() -> None:
@@ -369,7 +369,7 @@ def test_a_ladder_takes_less_where_layers_tell_of_each_other() -> None:
         return keys[:1].expand(4, 2, 200, 8), values[:1].expand(4, 2, 200, 6)
 
     weights = Sensitivity("model", torch.full((4, 2, 8), 1e-6), torch.full((4, 2, 6), 1e-6))
-    fitted = fit([layered(1)], (), weights)
+    fitted = fit([(*layered(1), 0)], (), weights)
     apart = make("fisher", sensitivity=weights).encode(*layered(2))
     together = make("ladder", ladder=fitted).encode(*layered(2))
     assert len(together) < 0.6 * len(apart)

@@ -45,7 +45,7 @@ class CacheGen:
         if self.group < 1:
             raise SpecError(f"cachegen: group={self.group} is too small: at least 1")
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         check_finite(keys, values)
         parts = [part for x in (keys, values) for part in pack(quantise(x, self.group, LEVELS[self.level]))]

@@ -32,8 +32,11 @@ class Codec(Protocol):
     that reads was made with.
     """
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
-        """Raises InputError for shapes that do not fit and for numbers that are none (NaN, infinity)."""
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
+        """`start` is the position at which the first key was computed.
+
+        Raises InputError for shapes that do not fit, and, where it quantises, for NaN and infinity.
+        """
         ...
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:

@@ -49,16 +49,16 @@ class Fisher:
     def __post_init__(self) -> None:
         check_level("fisher", self.level, len(LEVELS))
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         check_finite(keys, values)
-        upright = turn_back(keys.detach().cpu().float(), self.rotations)
+        upright = turn_back(keys.detach().cpu().float(), self.rotations, start)
         parts: list[NDArray[Any]] = []
         for x, weights in zip((upright, values), self._weights(keys, values), strict=True):
             rows = to_rows(x)
             parts += pack(quantise(rows, self._steps(rows, weights)))
         turns, frequencies = turns_out(self.rotations)
-        return write(Frame("fisher", {**about(keys, values), **turns}, [*parts, *frequencies]))
+        return write(Frame("fisher", {**about(keys, values), **turns, "start": start}, [*parts, *frequencies]))
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
         frame = read(data, "fisher")
@@ -68,7 +68,7 @@ class Fisher:
             for at, shape in zip((0, PARTS), shapes_of(frame), strict=True):
                 rows = unpack(frame.arrays[at : at + PARTS], shape[0] * shape[1] * shape[3], shape[2])
                 sides.append(from_rows(restore(rows), shape))
-            keys = turn_forth(sides[0], turns_in(frame, frame.arrays[2 * PARTS :]))
+            keys = turn_forth(sides[0], turns_in(frame, frame.arrays[2 * PARTS :]), int(frame.fields["start"]))
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError, InputError):
             raise CodecError("this KV of 'fisher' is damaged: its parts do not fit together") from None
         return narrow(keys, dtype), narrow(sides[1], dtype)

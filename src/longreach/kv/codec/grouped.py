@@ -40,7 +40,7 @@ class Grouped:
         if self.group < 2:
             raise SpecError(f"{self.name}: group={self.group} is too small: at least 2")
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         check_finite(keys, values)
         sides = [keys.transpose(2, 3), values]

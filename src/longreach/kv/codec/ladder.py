@@ -45,12 +45,12 @@ class Ladder:
     def __post_init__(self) -> None:
         check_level("ladder", self.level, len(LEVELS))
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         check_finite(keys, values)
         if self.ladder is None:
             raise InputError("the codec 'ladder' needs one that is fitted to the model: fit it, or use 'fisher'")
-        rows = stack(turn_back(keys.detach().cpu().float(), self.rotations), values)
+        rows = stack(turn_back(keys.detach().cpu().float(), self.rotations, start), values)
         if rows.shape[:2] != self.ladder.steps.shape:
             raise InputError(
                 f"the ladder is fitted to {tuple(self.ladder.steps.shape)}, not to {tuple(rows.shape[:2])}"
@@ -58,7 +58,7 @@ class Ladder:
         factor = LEVELS[self.level]
         whole = climb_down(rows, self.ladder, factor)
         turns, frequencies = turns_out(self.rotations)
-        fields = {**about(keys, values), **turns, "ladder": self.ladder.id, "factor": factor}
+        fields = {**about(keys, values), **turns, "ladder": self.ladder.id, "factor": factor, "start": start}
         return write(Frame("ladder", fields, [*entropy.encode(whole), *frequencies]))
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +72,7 @@ class Ladder:
             whole = entropy.decode(frame.arrays[: entropy.PARTS], layers * heads * (first[3] + second[3]), tokens)
             rows = climb_up(whole, self.ladder, float(frame.fields["factor"]))
             keys, values = _apart(rows, first, second)
-            keys = turn_forth(keys, turns_in(frame, frame.arrays[entropy.PARTS :]))
+            keys = turn_forth(keys, turns_in(frame, frame.arrays[entropy.PARTS :]), int(frame.fields["start"]))
         except (KeyError, ValueError, TypeError, IndexError, RuntimeError, InputError):
             raise CodecError("this KV of 'ladder' is damaged: its parts do not fit together") from None
         return narrow(keys, dtype), narrow(values, dtype)

@@ -21,7 +21,8 @@ from longreach.kv.codec.upright import turn_back
 LOSS = 2.6e-4
 """A step is this, divided by the root of its channel's weight."""
 _RIDGE = 0.01
-Sample = tuple[torch.Tensor, torch.Tensor]
+Sample = tuple[torch.Tensor, torch.Tensor, int]
+"""Keys, values, and the position of the first key."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,9 @@ def fit(samples: Sequence[Sample], rotations: Sequence[Rotation], sensitivity: S
     `rotations` are those of the layers. A layer is forecast linearly from the one below as it will be read, off by up
     to half a step. Raises InputError for too few tokens.
     """
-    data = torch.cat([stack(turn_back(keys.float().cpu(), rotations), values) for keys, values in samples], 2)
+    data = torch.cat(
+        [stack(turn_back(keys.float().cpu(), rotations, start), values) for keys, values, start in samples], 2
+    )
     layers, n, tokens = data.shape
     if tokens < 2 * n:
         raise InputError(f"{tokens} tokens are too few to fit {n} channels: give at least {2 * n}")

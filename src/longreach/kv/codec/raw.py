@@ -18,7 +18,7 @@ from longreach.kv.codec.frame import CodecError, Frame, read, write
 class Raw:
     """Keys and values bit by bit: what every other codec is compared with."""
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         return write(Frame("raw", about(keys, values), [_bytes(keys), _bytes(values)]))
 

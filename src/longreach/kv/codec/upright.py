@@ -10,23 +10,23 @@ from longreach.attention.rotation import Rotation
 from longreach.errors import InputError
 
 
-def turn_back(keys: torch.Tensor, rotations: Sequence[Rotation]) -> torch.Tensor:
-    """Token `i` of `keys [layers, heads, tokens, dim]` (float32) turned back by `i` places, as its layer turns."""
-    return _turn(keys, rotations, -1)
+def turn_back(keys: torch.Tensor, rotations: Sequence[Rotation], start: int = 0) -> torch.Tensor:
+    """Token `i` of `keys [layers, heads, tokens, dim]` (float32), turned back by `start + i` places as its layer does."""
+    return _turn(keys, rotations, start, -1)
 
 
-def turn_forth(keys: torch.Tensor, rotations: Sequence[Rotation]) -> torch.Tensor:
+def turn_forth(keys: torch.Tensor, rotations: Sequence[Rotation], start: int = 0) -> torch.Tensor:
     """What `turn_back` was given, to the rounding of float32."""
-    return _turn(keys, rotations, 1)
+    return _turn(keys, rotations, start, 1)
 
 
-def _turn(keys: torch.Tensor, rotations: Sequence[Rotation], sign: int) -> torch.Tensor:
+def _turn(keys: torch.Tensor, rotations: Sequence[Rotation], start: int, sign: int) -> torch.Tensor:
     if not rotations:
         return keys
     if len(rotations) != len(keys) or any(2 * len(r.frequencies) > keys.shape[3] for r in rotations):
         raise InputError(f"{len(rotations)} rotations do not fit keys of {len(keys)} layers, {keys.shape[3]} channels")
     turned = keys.clone()
-    places = torch.arange(keys.shape[2], dtype=torch.float64) * sign
+    places = torch.arange(start, start + keys.shape[2], dtype=torch.float64) * sign
     for layers, rotation in _alike(rotations):
         pairs = len(rotation.frequencies)
         angles = torch.outer(places, rotation.frequencies.cpu())
