@@ -45,7 +45,7 @@ def write(frame: Frame) -> bytes:
     assert {array.dtype.str for array in arrays} <= _KINDS
     kinds = [[array.dtype.str, list(array.shape)] for array in arrays]
     head = json.dumps([frame.method, dict(frame.fields), kinds], separators=(",", ":")).encode()
-    parts = [memoryview(array.reshape(-1).view(np.uint8)) for array in arrays]
+    parts = [array.reshape(-1).view(np.uint8).data for array in arrays]
     crc = zlib.crc32(head)
     for part in parts:
         crc = zlib.crc32(part, crc)

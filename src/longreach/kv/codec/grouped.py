@@ -81,12 +81,12 @@ def scales(low: Floats, high: Floats, levels: int) -> tuple[Floats, Floats]:
     """`low` rounded down and a step rounded up, so that `low + levels * step >= high`, as short as precision allows."""
     largest = float(max(np.abs(low).max(), np.abs(high).max()))
     short = _SMALLEST * levels <= largest <= _LARGEST or largest == 0
-    kind = np.float16 if short else np.float32
-    down = low.astype(kind)
+    kind: Any = np.float16 if short else np.float32
+    down: Floats = low.astype(kind)
     with np.errstate(over="ignore"):  # past the greatest number, which is not chosen
         down = np.where(down > low, np.nextafter(down, kind(-np.inf)), down)
         exact = (high.astype(np.float64) - down) / levels
-        up = exact.astype(kind)
+        up: Floats = exact.astype(kind)
         return down, np.where(up < exact, np.nextafter(up, kind(np.inf)), up)
 
 
@@ -96,7 +96,8 @@ def pack(whole: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     if bits == 8:
         return flat
     even = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
-    return even[0::2] | even[1::2] << 4
+    pairs: NDArray[np.uint8] = even[0::2] | even[1::2] << np.uint8(4)
+    return pairs
 
 
 def unpack(packed: NDArray[Any], bits: int, shape: Sequence[int]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from longreach.errors import InputError
 
 
 def turn_back(keys: torch.Tensor, rotations: Sequence[Rotation], start: int = 0) -> torch.Tensor:
-    """Token `i` of `keys [layers, heads, tokens, dim]` (float32), turned back by `start + i` places as its layer does."""
+    """Token `i` of `keys [layers, heads, tokens, dim]`, float32, turned back by `start + i` places."""
     return _turn(keys, rotations, start, -1)
 
 
