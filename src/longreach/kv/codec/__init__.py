@@ -1,0 +1,12 @@
+"""Codecs: the KV of a run of tokens as bytes, for disk and host memory. One method a file.
+
+`make("int4(group=32)").encode(keys, values)` gives bytes that `decode` reads, whichever codec wrote them. Imported only
+where a model runs.
+"""
+
+from longreach.kv.codec.codec import Codec, KVShape, codecs, decode, make
+from longreach.kv.codec.frame import CodecError
+from longreach.kv.codec.ladder_fit import Ladder, fit
+from longreach.kv.codec.sensitivity import Sensitivity
+
+__all__ = ["Codec", "CodecError", "KVShape", "Ladder", "Sensitivity", "codecs", "decode", "fit", "make"]
