@@ -27,9 +27,11 @@ class Slow:
     def __init__(self) -> None:
         self.age, self.clock = 0.0, 0
         self.held: dict[int, tuple[Worth, int]] = {}
+        self.past: dict[int, int] = {}
 
     def add(self, key: int, worth: Worth) -> None:
         self.clock += 1
+        worth = replace(worth, hits=max(worth.hits, self.past.pop(key, 0) + 1))
         self.held[key] = worth, self.clock
 
     def pop(self, pinned: set[int]) -> int | None:
@@ -64,6 +66,7 @@ def test_the_order_is_that_of_the_formula(steps: list[tuple[str, int, int, float
             gone = fast.room(size, pinned)
             assert (gone is not None) == fits
             assert list(gone or {}) == [slow.pop(pinned) for _ in gone or {}]
+            slow.past.update({other: worth.hits for other, worth in (gone or {}).items()})
             assert not fits or fast.bytes + size <= 20
         assert {key: fast[key] for key in fast} == {key: worth for key, (worth, _) in slow.held.items()}
         assert fast.bytes == sum(worth.bytes for worth, _ in slow.held.values())
@@ -88,6 +91,14 @@ def test_what_was_wanted_often_goes_when_it_is_wanted_no_more() -> None:
         if number == 5:
             assert "once hot" in ranking
     assert "once hot" not in ranking
+
+
+def test_what_comes_back_is_as_well_known_as_when_it_went() -> None:
+    ranking = Ranking[str](1)
+    ranking.add("a", Worth(1, 1.0, hits=4))
+    ranking.room(1, ())
+    ranking.add("a", Worth(1, 1.0))
+    assert ranking["a"].hits == 5
 
 
 @pytest.mark.parametrize("hits", [1, 7])

@@ -48,7 +48,7 @@ class DeviceTier:
         if key in self._held:
             self._ranking.touch(key)
 
-    def add(self, key: Key, resident: Resident, pinned: set[Key]) -> bool:
+    def add(self, key: Key, resident: Resident, hits: int, pinned: set[Key]) -> bool:
         """Hold the pages of a segment once more, unless the chunk is here already, or does not fit: then False."""
         segment = resident.segment
         assert plain(segment)
@@ -62,7 +62,7 @@ class DeviceTier:
         for other, worth in gone.items():
             self._drop(other, worth.hits)
         self._held[key] = Resident(segment.share(), resident.seconds, resident.original)
-        self._ranking.add(key, Worth(size, resident.seconds, 1, self._ranking.age))
+        self._ranking.add(key, Worth(size, resident.seconds, hits, self._ranking.age))
         return True
 
     def evict(self, pages: int, pinned: set[Key]) -> bool:

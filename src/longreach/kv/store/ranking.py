@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
+REMEMBERED = 1024
+"""Past entries whose hits are remembered, beside four for each entry that is there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Worth:
@@ -30,7 +33,9 @@ class Ranking(Generic[K]):
     """Entries of at most `limit` bytes in the order in which they go.
 
     The lowest priority goes first, and the tier is then as old as that priority: an entry must be wanted again to
-    stay ahead of newer ones. Of equals, the one unused for longest goes. Adding, using and removing take O(log n).
+    stay ahead of newer ones. Of equals, the one unused for longest goes. Beyond the source, an entry that comes back is
+    as well known as when it made room (`bench/store.py` says what that saves). Adding, using and removing take
+    O(log n).
     """
 
     def __init__(self, limit: int) -> None:
@@ -41,6 +46,7 @@ class Ranking(Generic[K]):
         self._serials: dict[K, int] = {}
         self._heap: list[tuple[float, int, K]] = []
         self._serial = 0
+        self._past: dict[K, int] = {}  # hits of entries that made room
 
     def __len__(self) -> int:
         return len(self._worths)
@@ -55,8 +61,9 @@ class Ranking(Generic[K]):
         return self._worths[key]
 
     def add(self, key: K, worth: Worth) -> None:
-        """Count an entry in, in place of an older self."""
+        """Count an entry in, in place of an older self. If it was here in the past, that counts too."""
         self.remove(key)
+        worth = replace(worth, hits=max(worth.hits, self._past.pop(key, 0) + 1))
         self._worths[key] = worth
         self.bytes += worth.bytes
         self._push(key)
@@ -105,6 +112,9 @@ class Ranking(Generic[K]):
             popped = self.pop(pinned.__contains__)
             assert popped is not None
             gone[popped[0]] = popped[1]
+            self._past[popped[0]] = popped[1].hits
+        while len(self._past) > REMEMBERED + 4 * len(self._worths):
+            del self._past[next(iter(self._past))]
         return gone
 
     def catch_up(self) -> None:

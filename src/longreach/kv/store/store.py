@@ -104,8 +104,8 @@ class KVStore:
         return entry
 
     def put(self, key: Key, entry: Entry) -> bool:
-        """Keep the KV of a chunk; on the disk when this returns, unless the disk does not take it. Whether any tier has
-        it. What is there already is not written again."""
+        """Keep the KV of a chunk; on the disk when this returns, unless the disk does not take it. Whether host memory
+        or disk has it. What is there already is not written again."""
         if key in self._disk:
             return True
         with self._lock:
@@ -173,7 +173,7 @@ class KVStore:
         if segment is None:
             segment = place(self._device.pool, key.tokens, entry, source)
             with self._lock:
-                self._device.add(key, Resident(segment, entry.seconds, original=False), self._pinned())
+                self._device.add(key, Resident(segment, entry.seconds, original=False), self._hits(key), self._pinned())
         return segment
 
     def keep(self, key: Key, segment: Segment, seconds: float = 0.0) -> bool:
@@ -183,7 +183,7 @@ class KVStore:
 
         assert self._device is not None
         with self._lock:
-            return self._device.add(key, Resident(segment, seconds, original=True), self._pinned())
+            return self._device.add(key, Resident(segment, seconds, original=True), self._hits(key), self._pinned())
 
     def evict(self, pages: int) -> bool:
         """Let go of pages that no request uses until `pages` are free in the pool. False where that cannot be."""
