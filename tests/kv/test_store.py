@@ -19,7 +19,8 @@ from kv.chunks import DIM, HEADS, LAYERS, Halves, entry_of, key_of, open_store, 
 from longreach.errors import InputError
 from longreach.kv.pool import EMPTY, OutOfPagesError, PagePool
 from longreach.kv.segment import Segment
-from longreach.kv.store import Entry, Key, KVStore
+from longreach.kv.store import Entry, Key, KVStore, Named
+from longreach.kv.store.estimate import disk_bytes, usage
 from longreach.kv.store.pages import gather, place
 
 SIZE = 4
@@ -305,7 +306,7 @@ def test_what_a_codec_gave_back_is_not_encoded_again(tmp_path: Path) -> None:
 
 
 def test_a_codec_reads_only_what_it_wrote(tmp_path: Path) -> None:
-    plain, halves = open_store(tmp_path), open_store(tmp_path, codec=Halves())
+    plain, halves = open_store(tmp_path), open_store(tmp_path, codec=Named("halves(of=1)", Halves()))
     plain.put(key_of(plain, 4), entry_of(4))
     assert halves.get(key_of(halves, 4)) is None
     halves.put(key_of(halves, 4), entry_of(4))
@@ -370,6 +371,32 @@ def test_a_writer_that_is_behind_drops_and_counts(tmp_path: Path, monkeypatch: p
     store.flush()
     assert told.count(False) == store.stats().dropped > 0
     assert [store.get(key_of(store, number, 5)) is not None for number in range(5)] == told
+
+
+def test_what_each_model_takes_is_said_by_its_name(tmp_path: Path) -> None:
+    sizes = {}
+    for name, label, chunks in (("a", "small", 2), ("b", "large", 5), ("c", "", 1)):
+        store = open_store(tmp_path, fingerprint=name, model=label)
+        for number in range(chunks):
+            store.put(key_of(store, number), entry_of(number))
+        sizes[label] = store.stats().disk.bytes
+        store.close()
+    (tmp_path / "notes.txt").write_text("not ours")
+    told = usage(tmp_path)
+    assert [(model.model, model.entries, model.bytes) for model in told[:2]] == [
+        ("large", 5, sizes["large"]),
+        ("small", 2, sizes["small"]),
+    ]
+    assert told[2].bytes == sizes[""]
+    assert usage(tmp_path / "nowhere") == []
+
+
+def test_an_estimate_is_about_what_is_taken(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for number in range(20):
+        store.put(key_of(store, number, 30), entry_of(number, 30))
+    estimated = disk_bytes(20, 600, LAYERS * HEADS * DIM * 2 * 4)
+    assert abs(estimated - store.stats().disk.bytes) < 0.05 * estimated
 
 
 def test_clearing_leaves_other_models_alone(tmp_path: Path) -> None:

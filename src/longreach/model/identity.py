@@ -24,8 +24,9 @@ def kv_fingerprint(loaded: LoadedModel, *more: str) -> str:
 
     Every weight counts, in the dtype in which it lies in memory: names, shapes and a hash of all bytes, together with
     the configuration. So a file that was replaced under its name, an adapter and another dtype each give another
-    fingerprint, and a copy at another place gives the same. Take it when the model is loaded, before its quick form. The tokenizer does not count: entries are found by token
-    ids. `more` names what else changes the numbers, such as products in 8 bits.
+    fingerprint, and a copy at another place gives the same. Take it when the model is loaded, before its quick form.
+    The tokenizer does not count: entries are found by token ids. `more` names what else changes the numbers, such as
+    products in 8 bits.
 
     On a processor all weights are read once, with XXH3; on a device two sums of their bits are taken there.
     """
@@ -48,7 +49,7 @@ def _weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 def _hashed(weight: torch.Tensor) -> bytes:
     held = weight.detach().contiguous().view(-1).view(torch.uint8)
-    return xxhash.xxh3_128_digest(memoryview(held.numpy())) if held.numel() else b""
+    return xxhash.xxh3_128_digest(held.numpy().data) if held.numel() else b""
 
 
 def _summed(weight: torch.Tensor) -> bytes:

@@ -4,9 +4,9 @@
 said without it.
 """
 
-from longreach.kv.store.entry import Codec, Entry
+from longreach.kv.store.entry import Codec, Entry, Named
 from longreach.kv.store.key import Key
 from longreach.kv.store.stats import StoreStats, TierStats
 from longreach.kv.store.store import KVStore
 
-__all__ = ["Codec", "Entry", "KVStore", "Key", "StoreStats", "TierStats"]
+__all__ = ["Codec", "Entry", "KVStore", "Key", "Named", "StoreStats", "TierStats"]

@@ -31,13 +31,32 @@ class Entry:
         return int(self.keys.nbytes + self.values.nbytes)
 
 
-class Codec(Protocol):
-    """Keys and values as bytes and back. `spec` names the method with its options; what another spec wrote is never
-    given to `decode`, which raises an exception for bytes that `encode` did not make. Called from several threads."""
-
-    @property
-    def spec(self) -> str: ...
+class Coder(Protocol):
+    """Keys and values as bytes and back. `decode` raises an exception for bytes that `encode` did not make. Both are
+    called from several threads."""
 
     def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes: ...
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+class Codec(Coder, Protocol):
+    """A coder that says what it is: `spec` names the method with its options, and what another spec wrote is never
+    given to it."""
+
+    @property
+    def spec(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Named:
+    """A coder under the spec that it was made from."""
+
+    spec: str
+    coder: Coder
+
+    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+        return self.coder.encode(keys, values)
+
+    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.coder.decode(data)
