@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-REMEMBERED = 1024
-"""Past entries whose hits are remembered, beside four for each entry that is there."""
+REMEMBERED = 8192
+"""Of how many past entries the hits are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,13 @@ class Ranking(Generic[K]):
 
     The lowest priority goes first, and the tier is then as old as that priority: an entry must be wanted again to
     stay ahead of newer ones. Of equals, the one unused for longest goes. Beyond the source, an entry that comes back is
-    as well known as when it made room (`bench/store.py` says what that saves). Adding, using and removing take
-    O(log n).
+    as well known as when it made room, if it is among the last `remembered` that did (`bench/store.py` says what that
+    saves). Adding, using and removing take O(log n).
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, remembered: int = REMEMBERED) -> None:
         self.limit = limit
+        self._remembered = remembered
         self.age = 0.0
         self.bytes = 0
         self._worths: dict[K, Worth] = {}
@@ -113,7 +114,7 @@ class Ranking(Generic[K]):
             assert popped is not None
             gone[popped[0]] = popped[1]
             self._past[popped[0]] = popped[1].hits
-        while len(self._past) > REMEMBERED + 4 * len(self._worths):
+        while len(self._past) > self._remembered:
             del self._past[next(iter(self._past))]
         return gone
 
