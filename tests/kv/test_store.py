@@ -289,6 +289,18 @@ def test_pages_that_are_nowhere_else_are_written_when_the_store_is_closed(tmp_pa
     assert open_store(tmp_path).get(key) is not None
 
 
+def test_where_a_request_uses_pages_is_nothing_to_the_next(tmp_path: Path) -> None:
+    store, pool = open_store(tmp_path), PagePool(100, SIZE, DIM)
+    store.attach(pool, 100 * pool.page_bytes)
+    key = key_of(store, 6)
+    segment = place(pool, key.tokens, entry_of(6))
+    segment.shift = 30
+    store.keep(key, segment)
+    again = store.resident(key)
+    assert again is not None
+    assert (again.shift, segment.shift) == (0, 30)
+
+
 def test_what_a_codec_gave_back_is_not_encoded_again(tmp_path: Path) -> None:
     store, pool = open_store(tmp_path, codec=Halves()), PagePool(100, SIZE, DIM)
     store.attach(pool, 100 * pool.page_bytes)

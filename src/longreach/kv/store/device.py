@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Segment
@@ -22,11 +23,14 @@ class Resident:
     original: bool
 
 
+Fall: TypeAlias = Callable[[Key, Resident], None]
+
+
 class DeviceTier:
     """Segments of at most `limit` bytes in the pages of `pool`, each held once by the tier and once more by each
     request that uses it. For the thread that runs the engine; `fall` is given what is about to go."""
 
-    def __init__(self, pool: PagePool, limit: int, fall: Callable[[Key, Resident, int], None]) -> None:
+    def __init__(self, pool: PagePool, limit: int, fall: Fall) -> None:
         self.pool = pool
         self.counts = Counts()
         self._fall = fall
@@ -59,9 +63,11 @@ class DeviceTier:
         gone = self._ranking.room(size, pinned)
         if gone is None:
             return False
-        for other, worth in gone.items():
-            self._drop(other, worth.hits)
-        self._held[key] = Resident(segment.share(), resident.seconds, resident.original)
+        for other in gone:
+            self._drop(other, self._fall)
+        held = segment.share()
+        held.shift = 0  # where this request uses it is nothing to the next
+        self._held[key] = Resident(held, resident.seconds, resident.original)
         self._ranking.add(key, Worth(size, resident.seconds, hits, self._ranking.age))
         return True
 
@@ -72,15 +78,14 @@ class DeviceTier:
             popped = self._ranking.pop(lambda key: key in pinned or self._in_use(key))
             if popped is None:
                 return False
-            self._drop(popped[0], popped[1].hits)
+            self._drop(popped[0], self._fall)
         return True
 
-    def drop(self) -> None:
-        """Let go of everything, as if there were no room for any of it."""
+    def drop(self, fall: Fall) -> None:
+        """Let go of everything; `fall` is given it first."""
         for key in list(self._held):
-            hits = self._ranking[key].hits
             self._ranking.remove(key)
-            self._drop(key, hits)
+            self._drop(key, fall)
 
     def clear(self) -> None:
         """Let go of everything; nothing falls."""
@@ -104,8 +109,8 @@ class DeviceTier:
     def _in_use(self, key: Key) -> bool:
         return bool((self.pool.counts[self._held[key].segment.pages] > 1).all())
 
-    def _drop(self, key: Key, hits: int) -> None:
+    def _drop(self, key: Key, fall: Fall) -> None:
         resident = self._held.pop(key)
         self.counts.evicted += 1
-        self._fall(key, resident, hits)
+        fall(key, resident)
         resident.segment.release()

@@ -80,7 +80,7 @@ class DiskTier:
             with files.mapped(self.path(key)) as data:
                 found = parse(data, key, self.label)
         except DamagedError:
-            self.discard(key)
+            self._remove(key)
             return None
         except (ForeignError, OSError) as error:
             with self._lock:
@@ -97,7 +97,12 @@ class DiskTier:
         return found
 
     def discard(self, key: Key) -> None:
-        """Remove an entry that turned out to be damaged, and count a miss."""
+        """Remove an entry that was read and turned out to be damaged: it was no hit."""
+        self._remove(key)
+        with self._lock:
+            self.counts.hits -= 1
+
+    def _remove(self, key: Key) -> None:
         files.remove(self.path(key))
         with self._lock:
             self._ranking.remove(self._name(key))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Event, RLock
@@ -52,12 +52,13 @@ class KVStore:
 
     @classmethod
     def open(
-        cls, folder: Path, *, fingerprint: str, codec: Codec, host_bytes: int, disk_bytes: int, model: str = ""
+        cls, folder: str | Path, *, fingerprint: str, codec: Codec, host_bytes: int, disk_bytes: int, model: str = ""
     ) -> KVStore:
         """The store in `folder`, which is made when something is put. `model` is its name for people. Raises InputError
         for a folder that is a file, and for a limit below zero."""
         if host_bytes < 0 or disk_bytes < 0:
             raise InputError(f"host_bytes={host_bytes}, disk_bytes={disk_bytes}: a limit is 0 or more bytes")
+        folder = Path(folder).expanduser().absolute()
         return cls(DiskTier(folder, Label(fingerprint, codec.spec), disk_bytes, model), codec, host_bytes)
 
     def key(self, tokens: Sequence[int], prefix: str = "") -> Key:
@@ -96,7 +97,6 @@ class KVStore:
             return None
         entry = self._decoded(key, found)
         if entry is None:
-            self._disk.counts.hits -= 1
             self._disk.discard(key)
             return None
         self._disk.touch(key)
@@ -151,7 +151,7 @@ class KVStore:
         from longreach.kv.store.device import DeviceTier
 
         assert self._device is None, "the store has a pool already"
-        self._device = DeviceTier(pool, device_bytes, self._fall_from_device)
+        self._device = DeviceTier(pool, device_bytes, partial(self._fall, self.offer))
 
     def resident(self, key: Key) -> Segment | None:
         """The pages of a chunk, held once more for the caller; None where they are not on the device."""
@@ -192,7 +192,7 @@ class KVStore:
             return self._device.evict(pages, self._pinned())
 
     def stats(self) -> StoreStats:
-        """What is where, and what happened since the store was opened."""
+        """What is where, and what happened since the store was opened. Looks through the folder."""
         disk, foreign, foreign_bytes = self._disk.stats()
         with self._lock:
             device = self._device.stats() if self._device is not None else TierStats(0, 0, 0, 0, 0, 0, 0)
@@ -219,7 +219,7 @@ class KVStore:
         self._loader.close()
         if self._device is not None:
             with self._lock:
-                self._device.drop()
+                self._device.drop(partial(self._fall, self.put))  # however much it is
         self._writer.close()
         self._host.clear()
         self._disk.settle()
@@ -250,12 +250,12 @@ class KVStore:
                 self._writer.submit(write, len(entry.payload))
         return gone is not None
 
-    def _fall_from_device(self, key: Key, resident: Resident, hits: int) -> None:
+    def _fall(self, keep: Callable[[Key, Entry], bool], key: Key, resident: Resident) -> None:
         """Pages that go and are nowhere else: what a codec gave back once is not encoded again, it would lose more."""
         from longreach.kv.store.pages import gather
 
         if resident.original and key not in self._host and key not in self._disk:
-            self.offer(key, gather(resident.segment, resident.seconds))
+            keep(key, gather(resident.segment, resident.seconds))
 
     def _decoded(self, key: Key, found: Encoded) -> Entry | None:
         """The entry, or None where the codec cannot read it."""
