@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 from longreach.errors import InputError
 from longreach.kv.store import files
@@ -35,11 +36,16 @@ from longreach.kv.store.stats import Counts, TierStats
 MODEL_FILE = "model.json"
 _LOOK_EVERY = 32
 """Entries written between two looks through the folder."""
+_TOUCHES = 1 << 16
+"""Uses that are remembered between two writes."""
 
 
 class DiskTier:
     """Entries of one model in one codec, in files; those of others in the same folder count against `limit` bytes and
-    go when it is their turn. Safe for several threads. `model` is a name for people."""
+    go when it is their turn. `model` is a name for people.
+
+    Safe for several threads: who reads or touches waits for nobody who writes or looks through the folder.
+    """
 
     def __init__(self, folder: Path, label: Label, limit: int, model: str = "") -> None:
         if folder.exists() and not folder.is_dir():
@@ -58,7 +64,9 @@ class DiskTier:
         self._misplaced: set[str] = set()  # found where an entry of ours should be
         self._until_look = 0
         self._warned = False
+        self._touched: deque[str] = deque(maxlen=_TOUCHES)  # not yet known to the ranking
         self._lock = RLock()
+        self._counting = Lock()
 
     def path(self, key: Key) -> Path:
         """Where the entry lies, if it is there."""
@@ -66,13 +74,6 @@ class DiskTier:
 
     def __contains__(self, key: Key) -> bool:
         return self._name(key) not in self._misplaced and self.path(key).is_file()
-
-    def size(self, key: Key) -> int | None:
-        """Bytes of the file of an entry; None where there is none."""
-        try:
-            return self.path(key).stat().st_size
-        except OSError:
-            return None
 
     def read(self, key: Key) -> Encoded | None:
         """An entry, found whole and to be the one asked for; counted. What is damaged is removed."""
@@ -83,53 +84,40 @@ class DiskTier:
             self._remove(key)
             return None
         except (ForeignError, OSError) as error:
-            with self._lock:
+            if isinstance(error, ForeignError):
+                self._misplaced.add(self._name(key))
+            with self._counting:
                 self.counts.misses += 1
-                if isinstance(error, ForeignError):
-                    self._misplaced.add(self._name(key))
-                elif isinstance(error, FileNotFoundError):
-                    self._ranking.remove(self._name(key))
-                else:
-                    self.counts.damaged += 1
+                self.counts.damaged += not isinstance(error, ForeignError | FileNotFoundError)
             return None
-        with self._lock:
+        with self._counting:
             self.counts.hits += 1
         return found
 
     def discard(self, key: Key) -> None:
         """Remove an entry that was read and turned out to be damaged: it was no hit."""
         self._remove(key)
-        with self._lock:
+        with self._counting:
             self.counts.hits -= 1
 
     def _remove(self, key: Key) -> None:
         files.remove(self.path(key))
-        with self._lock:
-            self._ranking.remove(self._name(key))
+        with self._counting:
             self.counts.misses += 1
             self.counts.damaged += 1
 
     def hits(self, key: Key) -> int:
         """How often an entry was wanted; 1 where it is not known."""
-        name = self._name(key)
-        with self._lock:
-            return max(1, self._ranking[name].hits) if name in self._ranking else 1
+        return self._ranking.hits(self._name(key))
 
     def touch(self, key: Key) -> None:
         """Note that an entry was wanted, if it is here. The file hears of it by `settle`."""
-        name = self._name(key)
-        with self._lock:
-            if name not in self._ranking:
-                size = self.size(key)
-                if size is None:
-                    return
-                self._learn(name, size)
-            self._ranking.touch(name)
-            self._stale.add(name)
+        self._touched.append(self._name(key))
 
     def settle(self) -> None:
         """Write to the files how often they were wanted, so that it is known after a restart."""
         with self._lock:
+            self._apply_touches()
             told = [(name, self._ranking[name]) for name in self._stale if name in self._ranking]
             self._stale.clear()
         for name, known in told:
@@ -139,7 +127,10 @@ class DiskTier:
         """Write an entry, others making room for it. False, with one warning, where the disk does not take it; False
         where the limit does not."""
         name = self._name(key)
+        if self._until_look == 0:
+            self.settle()
         with self._lock:
+            self._apply_touches()
             if self._until_look == 0 or not self._home.is_dir():
                 self._look()
             self._until_look -= 1
@@ -177,6 +168,7 @@ class DiskTier:
     def stats(self) -> tuple[TierStats, int, int]:
         """The tier, and how many entries and bytes of others are in the folder."""
         with self._lock:
+            self._apply_touches()
             self._look()
             own = [
                 self._ranking[name].bytes for name in self._ranking if self._own(name) and name not in self._misplaced
@@ -191,6 +183,16 @@ class DiskTier:
                 self.counts.evicted,
             )
             return told, len(self._ranking) - len(own), self._ranking.bytes - told.bytes
+
+    def _apply_touches(self) -> None:
+        while self._touched:
+            name = self._touched.popleft()
+            if name not in self._ranking:
+                with suppress(OSError):
+                    self._learn(name, (self.folder / name).stat().st_size)
+            if name in self._ranking:
+                self._ranking.touch(name)
+                self._stale.add(name)
 
     def _look(self) -> None:
         """Learn what is in the folder by now."""

@@ -37,7 +37,7 @@ class HostTier:
 
     def hits(self, key: Key) -> int:
         """How often an entry was wanted; 1 where it is not known."""
-        return self._ranking[key].hits if key in self._held else 1
+        return self._ranking.hits(key)
 
     def add(self, key: Key, entry: Encoded, hits: int, pinned: set[Key]) -> list[tuple[Key, Encoded, int]] | None:
         """Keep an entry; those that made room for it, with how often they were wanted. None where it does not fit."""

@@ -61,6 +61,11 @@ class Ranking(Generic[K]):
     def __getitem__(self, key: K) -> Worth:
         return self._worths[key]
 
+    def hits(self, key: K) -> int:
+        """How often an entry was wanted; 1 where it is not known."""
+        worth = self._worths.get(key)
+        return max(1, worth.hits) if worth else 1
+
     def add(self, key: K, worth: Worth) -> None:
         """Count an entry in, in place of an older self. If it was here in the past, that counts too."""
         self.remove(key)

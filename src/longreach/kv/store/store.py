@@ -278,8 +278,7 @@ class KVStore:
 
     def _hits(self, key: Key) -> int:
         """How often an entry was wanted, as far as host memory and disk know."""
-        with self._lock:
-            return max(self._host.hits(key), self._disk.hits(key))
+        return max(self._host.hits(key), self._disk.hits(key))
 
     def _pinned(self) -> set[Key]:
         with self._lock:
