@@ -146,6 +146,26 @@ def test_the_library_can_be_looked_into_and_documents_taken_out(longreach, place
     assert json.loads(longreach("library", "stats", "--json", *library).stdout)["documents"] == 1
 
 
+def test_what_reading_ahead_would_take_is_said_and_nothing_is_done(longreach, place: Path) -> None:
+    library = ("--library", str(place / "never.library"))
+    told = json.loads(longreach("index", "docs", "--estimate", "--json", *library).stdout)
+    assert (told["model"], told["chunks"], told["skipped"]) == ("embedded", 3, 2)
+    assert told["bytes"] > told["tokens"] * told["bytes_per_token"] > 0
+    assert not (place / "never.library").exists()
+    assert "would take" in longreach("index", "docs", "--estimate").stdout
+    assert "is a server" in longreach("index", "docs", "--estimate", "-m", "http://127.0.0.1:9", code=2).stderr
+
+
+def test_stats_say_what_the_kv_of_chunks_takes(longreach, place: Path) -> None:
+    from kv.chunks import entry_of, key_of, open_store
+
+    store = open_store(place / "kv", model="some model")
+    store.put(key_of(store, 1), entry_of(1))
+    kept = json.loads(longreach("library", "stats", "--json", LONGREACH_STORE=str(place / "kv")).stdout)["kv_store"]
+    assert kept["models"] == [{"model": "some model", "entries": 1, "bytes": store.stats().disk.bytes}]
+    assert "some model: 1 entries" in longreach("library", "stats", LONGREACH_STORE=str(place / "kv")).stdout
+
+
 def test_doctor_and_models_say_what_there_is(longreach) -> None:
     report = json.loads(longreach("doctor", "--json").stdout)
     assert report["library"]["documents"] == 3

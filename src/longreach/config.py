@@ -21,6 +21,7 @@ class Settings(BaseSettings):
 
     library: Path = Path(platformdirs.user_data_dir("longreach", appauthor=False)) / "default.library"
     cache: Path = Path(platformdirs.user_cache_dir("longreach", appauthor=False))
+    store: Path | None = None
     model: str = "embedded"
     encoder: str = "embedded"
     device: str = "auto"
@@ -37,6 +38,11 @@ class Settings(BaseSettings):
     prompt_tokens: int = Field(default=2048, ge=64)
     answer: str = "auto"
     least_relevance: float = Field(default=0.4, ge=-1, le=1)
+
+    @property
+    def kv_store(self) -> Path:
+        """The folder of the KV store: `store`, or one in the cache."""
+        return self.cache / "kv" if self.store is None else self.store
 
     @classmethod
     def settings_customise_sources(

@@ -21,11 +21,20 @@ def index(
     chunker: options.Chunker = None,
     encoder: options.Encoder = None,
     metadata: options.Metadata = None,
+    model: options.Model = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only say what keeping the KV of all chunks would take, for --model.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Add, update and remove documents. Unchanged files cost nothing; safe to interrupt and to run again."""
-    settings = load_settings(library=library, encoder=encoder, chunker=chunker)
+    settings = load_settings(library=library, encoder=encoder, chunker=chunker, model=model)
     chosen = settings.chunker if "chunker" in settings.model_fields_set else None
+    if estimate:
+        from longreach.cli.estimate import show_estimate
+
+        show_estimate(settings, paths, chosen, as_json=as_json)
+        return
     with open_library(settings, create=True, chunker=chosen) as opened:
         report = add(opened, paths, parse_metadata(metadata))
         stats = opened.stats()

@@ -38,17 +38,25 @@ def list_documents(
 @app.command()
 def stats(library: options.Library = None, as_json: options.AsJson = False) -> None:
     """Say how large a library is and what it was made with."""
+    from longreach.kv.store.estimate import usage
+
     settings = load_settings(library=library)
     with open_library(settings) as opened:
         figures = opened.stats()
+    kept = usage(settings.kv_store)
     if as_json:
-        print_json({"library": str(settings.library), **asdict(figures)})
+        store = {"folder": str(settings.kv_store), "models": [asdict(model) for model in kept]}
+        print_json({"library": str(settings.library), **asdict(figures), "kv_store": store})
         return
     out.print(f"{shown_path(str(settings.library))}")
     out.print(f"  {figures.documents:,} documents, {figures.characters:,} characters, {figures.tokens:,} tokens")
     out.print(f"  {figures.chunks:,} chunks, cut by {escape(figures.chunker)}")
     out.print(f"  vectors of {figures.dim} dimensions by {escape(figures.encoder)}")
     out.print(f"  {figures.bytes / 1e6:,.1f} MB on disk")
+    if kept:
+        out.print(f"KV of chunks, of all libraries, in {escape(shown_path(str(settings.kv_store)))}")
+    for model in kept:
+        out.print(f"  {escape(model.model)}: {model.entries:,} entries, {model.bytes / 1e6:,.1f} MB")
 
 
 @app.command()

@@ -155,6 +155,11 @@ class Library:
             raise InputError(f"no document in {self.path} has the id {id!r}")
         return document
 
+    def cut(self, document: Document) -> list[tuple[str, int]]:
+        """The texts of the chunks that `document` would have here, with their tokens; nothing is added."""
+        texts = [document.text[span.start : span.end] for span in self._chunker.chunk(document)]
+        return [(text, self._count(text)) for text in texts]
+
     def documents(self, where: Where | None = None, under: Under = None) -> list[DocumentInfo]:
         """The documents whose metadata meets `where` and whose source is, or lies in, one of `under`; oldest first."""
         with reported(self.path):

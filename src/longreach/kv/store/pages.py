@@ -1,0 +1,58 @@
+"""The KV of a chunk from tensors into pages, and back. Imported only where a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from longreach.kv.pool import EMPTY, PagePool
+from longreach.kv.segment import Segment
+from longreach.kv.store.entry import Entry
+
+
+def place(pool: PagePool, tokens: Sequence[int], entry: Entry, source: object = None) -> Segment:
+    """A segment in pages of its own with the KV of `tokens`. Raises OutOfPagesError, and takes none, where too few are
+    free."""
+    layers, heads, n, _ = entry.keys.shape
+    assert n == len(tokens) > 0
+    segment = Segment.new(pool, layers, heads, entry.first, source)
+    segment.reserve(n)
+    segment.append(tokens)
+    pages = segment.table.reshape(-1)
+    whole = bool((np.diff(pages) == 1).all())
+    where = slice(int(pages[0]), int(pages[-1]) + 1) if whole else pool.index(pages)
+    for into, values in ((pool.keys, entry.keys), (pool.values, entry.values)):
+        into[where] = _paged(values.to(into.device, into.dtype), pool.page_size)
+    positions = torch.arange(entry.first, entry.first + n, dtype=torch.int32, device=pool.positions.device)
+    columns = segment.table.shape[2]
+    row = torch.full((columns * pool.page_size,), EMPTY, dtype=torch.int32, device=pool.positions.device)
+    row[:n] = positions
+    pool.positions[where] = row.view(columns, pool.page_size).repeat(layers * heads, 1)
+    return segment
+
+
+def gather(segment: Segment, seconds: float = 0.0) -> Entry:
+    """A copy of the KV of a whole segment, in host memory."""
+    assert plain(segment)
+    layers, heads, columns = segment.table.shape
+    pool, n = segment.pool, len(segment)
+    where = pool.index(segment.table.reshape(-1))
+    keys, values = (
+        source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].to("cpu").contiguous()
+        for source in (pool.keys, pool.values)
+    )
+    return Entry(keys, values, segment.start, seconds)
+
+
+def plain(segment: Segment) -> bool:
+    """Whether every stream has an entry for every token, and none is hidden."""
+    return segment.whole and segment.alive is None and bool((segment.table >= 0).all()) and len(segment) > 0
+
+
+def _paged(values: torch.Tensor, size: int) -> torch.Tensor:
+    """`[layers, heads, tokens, dim]` as pages `[pages, size, dim]`, the last of each stream filled up with zeros."""
+    missing = -values.shape[2] % size
+    padded = torch.nn.functional.pad(values, (0, 0, 0, missing)) if missing else values
+    return padded.reshape(-1, size, values.shape[3])
