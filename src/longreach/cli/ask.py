@@ -50,7 +50,7 @@ def ask(
             _index(opened, paths, quiet=as_json)
         elif not opened.stats().documents:
             raise LibraryError(f"the library {settings.library} is empty: index some documents into it first")
-        reader = _reader(opened, settings)
+        reader = make_reader(opened, settings, make_engine(settings))
         final: Answer | None = None
         with err.status("[dim]searching and reading[/]") as status:
             for event in reader.stream(question, where=filters, under=parse_under(paths)):
@@ -110,11 +110,11 @@ def _index(library: Any, paths: list[Path], *, quiet: bool) -> None:
         raise DocumentError(f"nothing could be read from {why_nothing(report, paths)}")
 
 
-def _reader(library: Any, settings: Settings) -> Any:
+def make_engine(settings: Settings) -> Any:
+    """The engine that the settings name."""
     from longreach.engine import Engine
-    from longreach.reader import Reader
 
-    engine = Engine.load(
+    return Engine.load(
         settings.model,
         cache=settings.cache,
         device=settings.device,
@@ -123,6 +123,12 @@ def _reader(library: Any, settings: Settings) -> Any:
         api_key=settings.api_key,
         report=note,
     )
+
+
+def make_reader(library: Any, settings: Settings, engine: Any) -> Any:
+    """A reader of the library with the methods that the settings name."""
+    from longreach.reader import Reader
+
     return Reader(
         library,
         engine,

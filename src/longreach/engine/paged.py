@@ -152,6 +152,18 @@ class PagedEngine(Engine):
         weakref.finalize(found, self._dropped.append, job)
         return found
 
+    def quicken(self) -> None:
+        """Take the model's quick form now and not after a while, so that an answer does not depend on those before it."""
+        with self._lock:
+            if self.bridge.fast is None:
+                self.bridge.quicken(self._products)
+
+    def forget(self) -> None:
+        """Let go of what is kept of past requests for reuse."""
+        with self._lock:
+            if self.scheduler.prefix is not None:
+                self.scheduler.prefix.clear()
+
     def look(self, found: Exploration, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]` (float32) of tree nodes; `sees [new, nodes]` says which nodes each attends to."""
         with self._lock, torch.inference_mode():

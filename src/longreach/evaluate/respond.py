@@ -1,0 +1,183 @@
+"""Who answers the questions of an example: a model that reads the context, a search, a reader with a library."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from longreach.errors import UnsupportedError
+from longreach.evaluate.metrics.efficiency import Cost
+from longreach.evaluate.prompt import STOPS, Form, prompt
+from longreach.evaluate.tasks import Example
+
+if TYPE_CHECKING:
+    from longreach.engine import Engine, Sampling, Stream
+    from longreach.engine import Prompt as EnginePrompt
+    from longreach.engine.paged import PagedEngine
+    from longreach.library import Library
+    from longreach.reader import Reader
+
+
+@dataclass(frozen=True)
+class Response:
+    """The answer to one question: its text, what it cost; for corpora the documents found, with their scores, those
+    cited, and the passages read."""
+
+    text: str
+    cost: Cost
+    ranking: Mapping[str, float] = field(default_factory=dict)
+    cited: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+
+
+class Respondent(Protocol):
+    """Answers examples. `columns` are its part of a configuration: names and values that tell it from others; the same
+    columns give the same answers."""
+
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+
+    def respond(self, example: Example) -> list[Response]:
+        """A response to each question. Raises what its parts do."""
+        ...
+
+
+@dataclass
+class ModelRespondent:
+    """A model reads the context of the example itself. `policy` is a spec of `longreach.kv.policies`; empty, everything
+    is kept.
+
+    An engine of this process starts every example afresh, in its quick form: an answer depends on its example alone, and
+    the questions of an example share what of its context was read.
+    """
+
+    engine: Engine
+    form: Form = "text"
+    policy: str = ""
+
+    def __post_init__(self) -> None:
+        if self._own is not None:
+            self._own.quicken()
+
+    @property
+    def _own(self) -> PagedEngine | None:
+        from longreach.engine.paged import PagedEngine
+
+        return self.engine if isinstance(self.engine, PagedEngine) else None
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return {**model_columns(self.engine), "form": self.form, "policy": self.policy or "full"}
+
+    def respond(self, example: Example) -> list[Response]:
+        from longreach.engine import Sampling
+
+        if self._own is not None:
+            self._own.forget()
+        responses = []
+        for number, question in enumerate(example.questions):
+            sampling = Sampling(max_tokens=question.max_tokens, stop=STOPS if self.form == "text" else ())
+            done = self._start(prompt(example, number, self.form), sampling).finish()
+            cost = Cost(
+                done.timing.ttft,
+                done.timing.total,
+                done.usage.prompt_tokens,
+                done.usage.generated_tokens,
+                done.usage.reused_tokens,
+                done.usage.kv_bytes,
+            )
+            responses.append(Response(done.text, cost))
+        return responses
+
+    def _start(self, given: EnginePrompt, sampling: Sampling) -> Stream:
+        if not self.policy:
+            return self.engine.start(given, sampling)
+        if self._own is None:
+            raise UnsupportedError(f"{self.engine.model} takes no KV policy: use a model that is loaded here")
+        return self._own.start(given, sampling, policy=self.policy)
+
+
+@dataclass
+class SearchRespondent:
+    """A library is searched, nothing is read."""
+
+    library: Library
+    retriever: str = "hybrid"
+    reranker: str = "none"
+    k: int = 100
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        stats = self.library.stats()
+        return {
+            "retriever": self.retriever,
+            "reranker": self.reranker,
+            "k": str(self.k),
+            "chunker": stats.chunker,
+            "encoder": stats.encoder,
+        }
+
+    def respond(self, example: Example) -> list[Response]:
+        responses = []
+        for question in example.questions:
+            began = time.perf_counter()
+            hits = self.library.search(question.text, self.k, retriever=self.retriever, reranker=self.reranker)
+            seconds = time.perf_counter() - began
+            ranking: dict[str, float] = {}
+            for hit in hits:  # the best chunk of a document stands for it
+                ranking.setdefault(hit.document.id, hit.score)
+            responses.append(Response("", Cost(seconds, seconds, 0, 0), ranking))
+        return responses
+
+
+@dataclass
+class ReaderRespondent:
+    """A reader searches its library, reads what it found, answers and cites. `settings` are the columns that tell how:
+    what the reader was made with."""
+
+    reader: Reader
+    settings: Mapping[str, str]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        stats = self.reader.library.stats()
+        parts = {"chunker": stats.chunker, "encoder": stats.encoder}
+        return {**model_columns(self.reader.engine), **parts, **self.settings}
+
+    def respond(self, example: Example) -> list[Response]:
+        responses = []
+        for question in example.questions:
+            answer = self.reader.ask(question.text)
+            ranking: dict[str, float] = {}
+            for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score):
+                ranking.setdefault(passage.hit.document.id, passage.hit.score)
+            used = answer.usage
+            cost = Cost(
+                answer.timing.ttft,
+                answer.timing.total,
+                used.prompt_tokens,
+                used.generated_tokens,
+                used.reused_tokens,
+                used.kv_bytes,
+            )
+            cited = tuple(dict.fromkeys(citation.document for citation in answer.citations))
+            read = tuple(passage.text for passage in answer.passages)
+            responses.append(Response(answer.text, cost, ranking, cited, read))
+        return responses
+
+
+def model_columns(engine: Engine) -> dict[str, str]:
+    """The model by its name, and what its weights, numbers and machine are where it runs here."""
+    from longreach.engine.paged import PagedEngine
+
+    columns = {"model": engine.model}
+    if isinstance(engine, PagedEngine):
+        loaded = engine.loaded
+        columns |= {
+            "fingerprint": loaded.fingerprint,
+            "dtype": str(loaded.dtype).removeprefix("torch."),
+            "device": str(loaded.device),
+        }
+    return columns
