@@ -29,7 +29,9 @@ RESULTS = Path("longreach-eval.jsonl")
 def evaluate(
     specs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TASK...", help='Such as "niah_multikey(length=4096, keys=4)" or "retrieval(pack=scifact)".'),
+        typer.Argument(
+            metavar="TASK...", help='Such as "niah_multikey(length=4096, keys=4)" or "retrieval(pack=scifact)".'
+        ),
     ] = None,
     model: options.Model = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first N examples of each task.")] = None,
@@ -183,13 +185,15 @@ def _with_progress(task: Task, respondent: Respondent, results: Results, limit: 
 
 
 def _show(summaries: Sequence[Summary]) -> None:
+    from longreach.evaluate.run import shown
+
     table = Table(title_justify="left")
     titles = ("task", "score", "95 % interval", "chance", "n", "TTFT s", "TPOT ms", "prompt", "reused", "KV MB")
     for title in titles:
-        table.add_column(title, justify="left" if title == "task" else "right", overflow="fold")
+        _column(table, title)
     for each in summaries:
         table.add_row(
-            each.task,
+            shown(each.task),
             f"{each.score.mean:.3f}",
             f"{each.score.low:.3f} to {each.score.high:.3f}",
             f"{each.chance:.2f}",
@@ -211,16 +215,24 @@ def _show(summaries: Sequence[Summary]) -> None:
 def _compare(first: Path, second: Path, as_json: Path | None) -> None:
     from longreach.evaluate.report import compare_runs
     from longreach.evaluate.results import read_results
+    from longreach.evaluate.run import shown
 
     found = compare_runs(read_results(first), read_results(second))
     table = Table(title="B less A", title_justify="left")
     for title in ("task", "A", "B", "difference", "95 % interval", "n", "p", "p, Holm"):
-        table.add_column(title, justify="left" if title == "task" else "right", overflow="fold")
+        _column(table, title)
     for each in found:
-        table.add_row(each.task, *_compared(each))
+        table.add_row(shown(each.task), *_compared(each))
     out.print(table)
     if as_json:
-        _write(as_json, {"first": str(first), "second": str(second), "comparisons": [each.as_object() for each in found]})
+        _write(
+            as_json, {"first": str(first), "second": str(second), "comparisons": [each.as_object() for each in found]}
+        )
+
+
+def _column(table: Table, title: str) -> None:
+    first = title == "task"
+    table.add_column(title, justify="left" if first else "right", overflow="fold", no_wrap=not first)
 
 
 def _compared(each: Comparison) -> list[str]:

@@ -153,7 +153,8 @@ class PagedEngine(Engine):
         return found
 
     def quicken(self) -> None:
-        """Take the model's quick form now and not after a while, so that an answer does not depend on those before it."""
+        """Take the model's quick form now and not after a while, so that an answer does not depend on those before
+        it."""
         with self._lock:
             if self.bridge.fast is None:
                 self.bridge.quicken(self._products)

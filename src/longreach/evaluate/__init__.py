@@ -9,6 +9,6 @@
     run           task + respondent -> lines of a results file
     report        lines -> a table, and two runs side by side
 
-A line of results names its configuration, a table of columns such as `model` or `policy`: to sweep over something new is
-to add a column.
+A line of results names its configuration, a table of columns such as `model` or `policy`: to sweep over something new
+is to add a column.
 """

@@ -13,8 +13,8 @@ TOLERANCE = 0.004
 def largest(tokens: Callable[[int], int], target: int, guess: int, most: int | None = None) -> int:
     """The greatest amount whose `tokens(amount)` are at most `target`, or one within `TOLERANCE` of it.
 
-    `tokens` grows with the amount, nearly in a straight line: a few counts are enough. `guess` is where to begin, `most`
-    the amount that there is. Raises InputError where even nothing is too long.
+    `tokens` grows with the amount, nearly in a straight line: a few counts are enough. `guess` is where to begin,
+    `most` the amount that there is. Raises InputError where even nothing is too long.
     """
     low, at_low = 0, tokens(0)
     if at_low > target:

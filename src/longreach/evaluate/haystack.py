@@ -22,7 +22,7 @@ NOISE = (
 """What `haystack="noise"` says over and over."""
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _BREAK = re.compile(r"(?<!\b[MD]r)(?<!\bMrs)(?<!\bSt)(?<!\b[A-Z])[.!?][\"'”’)]*(?=\s+[\"'“‘(]?[A-Z])")
-_ENDS = tuple(".!?\"”’)")
+_ENDS = tuple('.!?"”’)')
 _SHORTEST, _LONGEST = 4, 60
 """Words of a sentence; shorter and longer runs are headings, tables and lists."""
 

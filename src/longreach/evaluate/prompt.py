@@ -48,8 +48,6 @@ def ideal(question: Question) -> str:
     return ANSWER_METRICS[question.metric].ideal(question.answers)
 
 
-
-
 def _asked(question: Question) -> str:
     lead = f" {question.lead}" if question.lead else ""
     return f"Question: {question.text}\nAnswer:{lead}"

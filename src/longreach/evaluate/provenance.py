@@ -20,10 +20,15 @@ def provenance() -> dict[str, Any]:
     from datetime import UTC, datetime
 
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(),
     }
+
+
+def _program() -> str:
+    name = Path(sys.argv[0]).name
+    return "longreach" if name == "__main__.py" else name
 
 
 def environment() -> dict[str, Any]:

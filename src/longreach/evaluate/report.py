@@ -17,8 +17,8 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """One task in one configuration: the score with its interval over examples, the mean of every metric, and medians of
-    what an answer cost."""
+    """One task in one configuration: the score with its interval over examples, the mean of every metric, and medians
+    of what an answer cost."""
 
     task: str
     configuration: Mapping[str, str]
@@ -61,8 +61,8 @@ def summarize(lines: Sequence[Line]) -> list[Summary]:
 
 
 def compare_runs(first: Sequence[Line], second: Sequence[Line]) -> list[Comparison]:
-    """Paired differences for each task that both have, by the examples that both have done. Raises InputError where a run
-    holds several configurations of a task, or there is nothing in common."""
+    """Paired differences for each task that both have, by the examples that both have done. Raises InputError where a
+    run holds several configurations of a task, or there is nothing in common."""
     one, other = _by_task(first, "A"), _by_task(second, "B")
     shared = [task for task in one if task in other and one[task].keys() & other[task].keys()]
     if not shared:
@@ -85,8 +85,8 @@ def _by_task(lines: Sequence[Line], name: str) -> dict[str, dict[str, float]]:
 
 
 def _identity(line: Line) -> str:
-    """An example by its id and what is wanted of it: the same text may be cut otherwise in another configuration, but not
-    be about something else."""
+    """An example by its id and what is wanted of it: the same text may be cut otherwise in another configuration, but
+    not be about something else."""
     return repr((line["example"], [question["answers"] for question in line["questions"]]))
 
 

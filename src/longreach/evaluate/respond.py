@@ -49,8 +49,8 @@ class ModelRespondent:
     """A model reads the context of the example itself. `policy` is a spec of `longreach.kv.policies`; empty, everything
     is kept.
 
-    An engine of this process starts every example afresh, in its quick form: an answer depends on its example alone, and
-    the questions of an example share what of its context was read.
+    An engine of this process starts every example afresh, in its quick form: an answer depends on its example alone,
+    and the questions of an example share what of its context was read.
     """
 
     engine: Engine

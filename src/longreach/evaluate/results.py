@@ -27,8 +27,8 @@ class Results:
     """A results file that is open for writing: by one process at a time. `lines` are those of its examples."""
 
     def __init__(self, path: Path) -> None:
-        """Open `path`, made where it is missing. Raises InputError where it is no results file or another process writes
-        to it."""
+        """Open `path`, made where it is missing. Raises InputError where it is no results file or another process
+        writes to it."""
         from filelock import FileLock, Timeout
 
         self.path = path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 from statistics import fmean
 from typing import Any
@@ -30,8 +30,8 @@ def run(
     """The lines of the first `limit` examples of a task, those that `results` has already taken from there.
 
     `columns` are added to the configuration beside the respondent's own. `progress` is told how many are done, of how
-    many, and whether the last one was computed now. Raises InputError for a limit below 1, and what the respondent does:
-    what was done before is kept.
+    many, and whether the last one was computed now. Raises InputError for a limit below 1, and what the respondent
+    does: what was done before is kept.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: run at least one example")
@@ -70,6 +70,14 @@ def label(task: Task) -> str:
     or many."""
     spec = parse(canonical(tasks, task))
     kept = tuple((key, value) for key, value in spec.named if not (key == "n" and isinstance(task, Generated)))
+    return str(Spec(spec.name, (), kept))
+
+
+def shown(name: str) -> str:
+    """A label as people write it: without the options that are at their defaults, but with the length."""
+    spec = parse(name)
+    defaults = {field.name: field.default for field in fields(tasks.get(spec.name))}  # type: ignore[arg-type]
+    kept = tuple((key, value) for key, value in spec.named if key == "length" or defaults.get(key) != value)
     return str(Spec(spec.name, (), kept))
 
 

@@ -61,14 +61,18 @@ def estimate(values: Sequence[float], *, seed: int = 0, level: float = LEVEL, re
 def compare(
     first: Mapping[str, float], second: Mapping[str, float], *, seed: int = 0, level: float = LEVEL
 ) -> Difference:
-    """What `second` makes better than `first`, by the examples that both name. Raises InputError where there are none."""
+    """What `second` makes better than `first`, by the examples that both name. Raises InputError where there are
+    none."""
     shared = [key for key in first if key in second]
     if not shared:
         raise InputError("the two runs have no example in common")
     one, other = (np.array([run[key] for key in shared], np.float64) for run in (first, second))
     change = other - one
     return Difference(
-        float(one.mean()), float(other.mean()), estimate(change.tolist(), seed=seed, level=level), _p_value(change, seed)
+        float(one.mean()),
+        float(other.mean()),
+        estimate(change.tolist(), seed=seed, level=level),
+        _p_value(change, seed),
     )
 
 

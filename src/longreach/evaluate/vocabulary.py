@@ -24,10 +24,10 @@ _NOUNS = (
     " castle cedar chimney clock cloud comet compass copper coral cottage crane cricket crown dagger daisy desert dove"
     " drum eagle ember falcon feather fern fiddle forest fountain fox garden glacier goose granite hammer harbor hawk"
     " heron hill island ivy jacket kettle kite ladder lagoon lantern lemon lighthouse lily lizard locket maple marsh"
-    " meadow mill mirror moon mountain needle oak ocean orchard otter owl paddle parrot pebble pepper pillow pine planet"
-    " plum pocket pond prairie quarry quill rabbit raven reef ribbon river robin rocket saddle sail shell shepherd"
-    " spider spoon spruce squirrel stable star statue stone swan table temple thistle tiger tower trumpet tulip turtle"
-    " valley violin wagon walnut whale willow window wolf"
+    " meadow mill mirror moon mountain needle oak ocean orchard otter owl paddle parrot pebble pepper pillow pine"
+    " planet plum pocket pond prairie quarry quill rabbit raven reef ribbon river robin rocket saddle sail shell"
+    " shepherd spider spoon spruce squirrel stable star statue stone swan table temple thistle tiger tower trumpet"
+    " tulip turtle valley violin wagon walnut whale willow window wolf"
 ).split()
 _ONSETS = "b d f g h k l m n p r s t v z br dr gr kl pl st tr".split()
 _VOWELS = "a e i o u".split()
@@ -57,7 +57,9 @@ def values(kind: ValueKind, random: Random) -> Iterator[str]:
     """Numbers of seven digits, made-up words, or UUIDs; no two alike."""
     if kind == "numbers":
         return distinct(lambda: str(random.randrange(10**6, 10**7)))
-    return distinct(lambda: made_up(random) if kind == "words" else str(uuid.UUID(int=random.getrandbits(128), version=4)))
+    return distinct(
+        lambda: made_up(random) if kind == "words" else str(uuid.UUID(int=random.getrandbits(128), version=4))
+    )
 
 
 def variables(random: Random) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """An answer in words against the answers that are wanted.
 
-Texts are compared in the plain form of SQuAD's evaluation (Rajpurkar et al. 2016, arXiv 1606.05250): lower case, without
-ASCII punctuation and English articles. Where several references are given, the best one counts, unless a metric says
-that all are wanted. All values lie between 0 and 1.
+Texts are compared in the plain form of SQuAD's evaluation (Rajpurkar et al. 2016, arXiv 1606.05250): lower case,
+without ASCII punctuation and English articles. Where several references are given, the best one counts, unless a metric
+says that all are wanted. All values lie between 0 and 1.
 """
 
 from __future__ import annotations

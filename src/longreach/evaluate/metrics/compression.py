@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from longreach.errors import InputError
 
 BIAS = -27.0
-"""What information capacity adds to the bits gained, as its authors do for English web text; -24 for their mixed set. It
-is fitted, so that the sizes of one family come out alike: compare values of one bias and one text alone."""
+"""What information capacity adds to the bits gained, as its authors do for English web text; -24 for their mixed set.
+It is fitted, so that the sizes of one family come out alike: compare values of one bias and one text alone."""
 
 
 def bits_per_character(log_probabilities: Sequence[float], characters: int) -> float:
@@ -26,8 +26,8 @@ def information_capacity(
     """What a model's predictions save of a text, over what they cost (Yuan et al. 2025, arXiv 2511.08066): the bits of
     the text less those of its code, per token, plus `bias`, over the binary logarithm of the operations per token.
 
-    `size` is the text's bytes in UTF-8; `log_probabilities` (natural) those of its tokens. Raises InputError where there
-    is no token or no more than one operation a token.
+    `size` is the text's bytes in UTF-8; `log_probabilities` (natural) those of its tokens. Raises InputError where
+    there is no token or no more than one operation a token.
     """
     tokens = len(log_probabilities)
     if not tokens or flops_per_token <= 1:

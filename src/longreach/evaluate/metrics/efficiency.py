@@ -58,8 +58,9 @@ def store_bytes(path: Path) -> int:
 
 @dataclass(frozen=True, slots=True)
 class IdealizedRuntime:
-    """The seconds a request takes where nothing is in its way (Narayanan et al. 2023, arXiv 2305.02440): those of reading
-    the prompt, between lengths that were measured by a straight line, and `per_token` for each token of the answer."""
+    """The seconds a request takes where nothing is in its way (Narayanan et al. 2023, arXiv 2305.02440): those of
+    reading the prompt, between lengths that were measured by a straight line, and `per_token` for each token of the
+    answer."""
 
     prompt_tokens: tuple[int, ...]
     prompt_seconds: tuple[float, ...]

@@ -22,8 +22,8 @@ class Fidelity:
 
 
 def fidelity(exact: ArrayLike, approximate: ArrayLike) -> Fidelity:
-    """Compare logits or log-probabilities `[tokens, vocab]` of the same tokens. Raises InputError where the shapes differ
-    or there is no token."""
+    """Compare logits or log-probabilities `[tokens, vocab]` of the same tokens. Raises InputError where the shapes
+    differ or there is no token."""
     one, other = (np.asarray(logits, np.float64) for logits in (exact, approximate))
     if one.shape != other.shape or one.ndim != 2 or not one.size:
         raise InputError(f"fidelity compares logits [tokens, vocab] of one shape, not {one.shape} with {other.shape}")

@@ -1,7 +1,7 @@
 """How well a search ranks what is relevant: trec_eval's measures, through ir-measures.
 
-`run` is `{query: {document: score}}`, higher first; `qrels` is `{query: {document: grade}}`, above 0 is relevant. A query
-that found nothing scores 0 and is counted.
+`run` is `{query: {document: score}}`, higher first; `qrels` is `{query: {document: grade}}`, above 0 is relevant. A
+query that found nothing scores 0 and is counted.
 """
 
 from __future__ import annotations
@@ -51,4 +51,6 @@ def _measure(name: str) -> Any:
     try:
         return ir_measures.parse_measure(name)
     except (NameError, ValueError) as error:
-        raise InputError(f"no ranking metric is called {name!r}: {error}; usual are {', '.join(RANKING_METRICS)}") from None
+        raise InputError(
+            f"no ranking metric is called {name!r}: {error}; usual are {', '.join(RANKING_METRICS)}"
+        ) from None

@@ -19,16 +19,16 @@ from longreach.registry import Family
 from longreach.types import Document
 
 Mode: TypeAlias = Literal["multi_request", "multi_turn"]
-"""How several questions share a context (Li et al. 2024, SCBench, arXiv 2412.10319): each in a request of its own, or one
-after the other in a conversation, with the right answers between them."""
+"""How several questions share a context (Li et al. 2024, SCBench, arXiv 2412.10319): each in a request of its own, or
+one after the other in a conversation, with the right answers between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question: its text, the `answers` wanted, and the metric that says whether one of them or all are.
 
-    `lead` is how the answer begins: a model that goes on with a text is given it. `gold` are the segments of the context
-    that tell the answer; `relevant` are the documents of a corpus that do, with their grades.
+    `lead` is how the answer begins: a model that goes on with a text is given it. `gold` are the segments of the
+    context that tell the answer; `relevant` are the documents of a corpus that do, with their grades.
     """
 
     text: str
@@ -68,7 +68,8 @@ class Task(Protocol):
 
 @runtime_checkable
 class CorpusTask(Task, Protocol):
-    """A task whose text is a corpus. `answered` tells whether its questions have answers, or only relevant documents."""
+    """A task whose text is a corpus. `answered` tells whether its questions have answers, or only relevant
+    documents."""
 
     @property
     def answered(self) -> bool: ...

@@ -18,7 +18,9 @@ def line(key: str, value: str) -> str:
 
 def asked(key: str, value: str, gold: int) -> Question:
     """Asks for the value of a key."""
-    return Question(f'Which value has the key "{key}"?', (value,), "any_answer", 48, f'The value of "{key}" is', (gold,))
+    return Question(
+        f'Which value has the key "{key}"?', (value,), "any_answer", 48, f'The value of "{key}" is', (gold,)
+    )
 
 
 @tasks.register("kv_retrieval")

@@ -23,7 +23,9 @@ class LineRetrieval(Planted):
         keys, numbers = names(random), values("numbers", random)
         pairs = [(next(keys).replace(" ", "-"), next(numbers)) for _ in range(self.questions)]
         questions = [
-            Question(f"Which number stands in the line {key}?", (value,), "any_answer", 16, f"The number in {key} is", (at,))
+            Question(
+                f"Which number stands in the line {key}?", (value,), "any_answer", 16, f"The number in {key} is", (at,)
+            )
             for at, (key, value) in enumerate(pairs)
         ]
         filler = (_line(next(keys).replace(" ", "-"), next(numbers)) for _ in iter(int, 1))

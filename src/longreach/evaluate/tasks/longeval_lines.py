@@ -41,7 +41,9 @@ class LongevalLines:
                 f"The <REGISTER_CONTENT> in line {name} is",
                 (where[at],),
             )
-            yield Example(str(number), (question,), "Below is a record of lines. Remember what each one holds.", context)
+            yield Example(
+                str(number), (question,), "Below is a record of lines. Remember what each one holds.", context
+            )
 
     @cached_property
     def _records(self) -> list[tuple[int, dict[str, Any]]]:

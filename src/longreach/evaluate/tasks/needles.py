@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from longreach.evaluate.tasks import Question
 from longreach.evaluate.vocabulary import ValueKind
 
-INSTRUCTIONS = "Somewhere in the text below, secret codes are given. Remember them: you will be asked for them afterwards."
+INSTRUCTIONS = (
+    "Somewhere in the text below, secret codes are given. Remember them: you will be asked for them afterwards."
+)
 _TOKENS = {"numbers": 12, "words": 12, "uuids": 40}
 
 

@@ -30,7 +30,8 @@ class NiahMultivalue(Planted):
 
     def plan(self, random: Random) -> Plan:
         keys, codes = names(random), codes_of(self.value, random)
-        planted, questions = [], []
+        planted: list[str] = []
+        questions = []
         for _ in range(self.questions):
             key, told = next(keys), [next(codes) for _ in range(self.values)]
             gold = range(len(planted), len(planted) + self.values)

@@ -13,8 +13,8 @@ from longreach.evaluate.tasks.generated import Generated, segments
 @tasks.register("order_recall")
 @dataclass(frozen=True)
 class OrderRecall(Generated):
-    """An excerpt of the haystack, then `excerpts` of it of about `words` words, mixed; wanted is the order in which they
-    stood (Pink et al. 2024, SORT, arXiv 2410.08133, which shows two)."""
+    """An excerpt of the haystack, then `excerpts` of it of about `words` words, mixed; wanted is the order in which
+    they stood (Pink et al. 2024, SORT, arXiv 2410.08133, which shows two)."""
 
     excerpts: int = 2
     words: int = 20
@@ -54,7 +54,9 @@ class OrderRecall(Generated):
         if self.excerpts == 2:
             text, answer = "Which of these excerpts stands first in the text, A or B?", answer[0]
         else:
-            text = "In which order do these excerpts stand in the text? Write their letters in that order, first to last."
+            text = (
+                "In which order do these excerpts stand in the text? Write their letters in that order, first to last."
+            )
         gold = tuple(sorted({where[at] for at in taken}))
         return Question("\n".join([text, *shown]), (answer,), "choice", 8, "", gold)
 

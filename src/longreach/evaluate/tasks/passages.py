@@ -23,8 +23,8 @@ class Passages(Generated):
     pack: str = "nq_passages"
 
     def chosen(self, number: int, count: int) -> list[str]:
-        """The queries of example `number`, `count` of them; none comes twice before all came. Raises InputError where the
-        pack has too few."""
+        """The queries of example `number`, `count` of them; none comes twice before all came. Raises InputError where
+        the pack has too few."""
         if len(self._usable) < count:
             raise InputError(f"the pack {self.pack!r} has {len(self._usable)} usable questions, {count} are needed")
         return [self._usable[(number * count + at) % len(self._usable)] for at in range(count)]
@@ -64,8 +64,8 @@ class Passages(Generated):
         questions: Sequence[Question],
         instructions: str = INSTRUCTIONS,
     ) -> Example:
-        """An example with the passages `planted`, to whose numbers the `gold` of the questions refers, among others that
-        hold no answer to `queries`. What no further passage fits into is filled with a piece of one."""
+        """An example with the passages `planted`, to whose numbers the `gold` of the questions refers, among others
+        that hold no answer to `queries`. What no further passage fits into is filled with a piece of one."""
         random = self.random(number, "mix")
         depths = [random.random() for _ in planted]
         distractors = list(self._distractors(number, queries))

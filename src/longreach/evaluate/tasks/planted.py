@@ -14,8 +14,9 @@ from longreach.evaluate.tasks.generated import Generated, segments
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one example is about: the `planted` sentences, the depths from 0 to 1 at which they stand, and the questions,
-    whose `gold` are numbers of planted sentences. `filler` gives what stands between; None is the haystack's prose."""
+    """What one example is about: the `planted` sentences, the depths from 0 to 1 at which they stand, and the
+    questions, whose `gold` are numbers of planted sentences. `filler` gives what stands between; None is the haystack's
+    prose."""
 
     planted: Sequence[str]
     depths: Sequence[float]

@@ -11,8 +11,8 @@ from longreach.evaluate.tasks.passages import Passages
 @tasks.register("qa_distractors")
 @dataclass(frozen=True)
 class QaDistractors(Passages):
-    """Questions of a pack over its own passages (Hsieh et al. 2024, RULER, arXiv 2404.06654). Each of several `questions`
-    brings the passages that tell its answer."""
+    """Questions of a pack over its own passages (Hsieh et al. 2024, RULER, arXiv 2404.06654). Each of several
+    `questions` brings the passages that tell its answer."""
 
     def example(self, number: int) -> Example:
         queries = self.chosen(number, self.questions)

@@ -14,8 +14,8 @@ from longreach.evaluate.tasks import Example, Mode, Question, tasks
 @tasks.register("qmsum")
 @dataclass(frozen=True)
 class QmSum:
-    """35 meetings, each with its questions (Zhong et al. 2021, QMSum, arXiv 2104.05938), from the shared data. An answer
-    is a summary, scored by how much of the reference's words it holds; `gold` are the turns that tell."""
+    """35 meetings, each with its questions (Zhong et al. 2021, QMSum, arXiv 2104.05938), from the shared data. An
+    answer is a summary, scored by how much of the reference's words it holds; `gold` are the turns that tell."""
 
     mode: Mode = "multi_request"
 
@@ -32,7 +32,9 @@ class QmSum:
                 Question(query, (answer,), "reference_recall", 160, "", _turns(spans, len(meeting["turns"])))
                 for query, answer, spans in meeting["queries"]
             )
-            yield Example(str(number), questions, "Below is what was said in a meeting.", tuple(meeting["turns"]), self.mode)
+            yield Example(
+                str(number), questions, "Below is what was said in a meeting.", tuple(meeting["turns"]), self.mode
+            )
 
     @cached_property
     def _meetings(self) -> list[dict[str, Any]]:
