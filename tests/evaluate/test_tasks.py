@@ -195,7 +195,6 @@ def test_confusing_facts_are_invented_and_tell_something_else(make, pack: Path) 
     for example in make("confusing_facts", facts=2).examples():
         (question,) = example.questions
         assert question.answers[0] not in original
-        assert sum("harbor was" in segment or "keeper" in segment for segment in example.context) >= 1
         assert sum(question.answers[0] in segment for segment in example.context) == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,11 @@ from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import Settings, load_settings
 from longreach.errors import DocumentError, InputError, LibraryError
 from longreach.types import Answer, Citation
+
+if TYPE_CHECKING:
+    from longreach.engine import Engine
+    from longreach.library import Library
+    from longreach.reader import Reader
 
 
 def ask(
@@ -110,7 +115,7 @@ def _index(library: Any, paths: list[Path], *, quiet: bool) -> None:
         raise DocumentError(f"nothing could be read from {why_nothing(report, paths)}")
 
 
-def make_engine(settings: Settings) -> Any:
+def make_engine(settings: Settings) -> Engine:
     """The engine that the settings name."""
     from longreach.engine import Engine
 
@@ -125,7 +130,7 @@ def make_engine(settings: Settings) -> Any:
     )
 
 
-def make_reader(library: Any, settings: Settings, engine: Any) -> Any:
+def make_reader(library: Library, settings: Settings, engine: Engine) -> Reader:
     """A reader of the library with the methods that the settings name."""
     from longreach.reader import Reader
 

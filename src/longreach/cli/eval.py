@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
 from longreach.cli import options
-from longreach.cli.common import err, note, out, shown_path, token_counter
+from longreach.cli.common import err, note, shown_path, token_counter
 from longreach.config import Settings, load_settings
 from longreach.errors import InputError
 
 if TYPE_CHECKING:
     from longreach.engine import Engine
-    from longreach.evaluate.report import Comparison, Summary
+    from longreach.evaluate.metrics.judge import Judge
     from longreach.evaluate.respond import Respondent
     from longreach.evaluate.results import Results
     from longreach.evaluate.tasks import CorpusTask, Task
@@ -43,6 +43,9 @@ def evaluate(
         Literal["text", "chat"], typer.Option(help="A text to go on with, or the model's chat template.")
     ] = "text",
     policy: Annotated[str, typer.Option(help='What is kept of the KV, such as "snapkv(budget=0.25)".')] = "",
+    judge: Annotated[
+        str, typer.Option(metavar="MODEL", help="A model that says of each answer whether it is right.")
+    ] = "",
     answer: options.Answerer = None,
     retriever: options.Retriever = None,
     reranker: options.Reranker = None,
@@ -75,17 +78,17 @@ def evaluate(
         k=k,
         prompt_tokens=prompt_tokens,
     )
-    _run(specs, _Parts(settings, form, policy), results, limit, as_json)
+    _run(specs, _Parts(settings, form, policy, judge), results, limit, as_json)
 
 
 class _Parts:
     """What tasks are run with, made when the first task needs it."""
 
-    def __init__(self, settings: Settings, form: Literal["text", "chat"], policy: str) -> None:
+    def __init__(self, settings: Settings, form: Literal["text", "chat"], policy: str, judge: str) -> None:
         self.settings = settings
         self.form: Literal["text", "chat"] = form
         self.policy = policy
-        self._engine: Engine | None = None
+        self._judge = judge
         self._libraries: list[Library] = []
 
     def task(self, spec: str) -> Task:
@@ -105,24 +108,32 @@ class _Parts:
         if self.policy:
             raise InputError("a KV policy is for tasks that a model reads by itself: leave --policy away")
         library = self._library(task)
+        corpus = library.path.stem
         if not task.answered:
             given = "k" in self.settings.model_fields_set
-            return SearchRespondent(
-                library, self.settings.retriever, self.settings.reranker, self.settings.k if given else 100
-            )
+            k = self.settings.k if given else 100
+            return SearchRespondent(library, corpus, self.settings.retriever, self.settings.reranker, k)
         from longreach.cli.ask import make_reader
 
         names = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
-        columns = {name: str(getattr(self.settings, name)) for name in names}
+        columns = {"corpus": corpus, **{name: str(getattr(self.settings, name)) for name in names}}
         return ReaderRespondent(make_reader(library, self.settings, self.engine), columns)
 
-    @property
+    @cached_property
     def engine(self) -> Engine:
-        if self._engine is None:
-            from longreach.cli.ask import make_engine
+        from longreach.cli.ask import make_engine
 
-            self._engine = make_engine(self.settings)
-        return self._engine
+        return make_engine(self.settings)
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        from longreach.evaluate.metrics.judge import Judge
+
+        if not self._judge:
+            return None
+        from longreach.cli.ask import make_engine
+
+        return Judge(make_engine(self.settings.model_copy(update={"model": self._judge})))
 
     def _library(self, task: CorpusTask) -> Library:
         """The corpus of a task as a library, kept in the cache for the next run."""
@@ -145,6 +156,7 @@ class _Parts:
 
 
 def _run(specs: Sequence[str], parts: _Parts, file: Path, limit: int | None, as_json: Path | None) -> None:
+    from longreach.cli.eval_tables import show_summaries
     from longreach.evaluate.provenance import provenance
     from longreach.evaluate.report import summarize
     from longreach.evaluate.results import Results
@@ -152,22 +164,23 @@ def _run(specs: Sequence[str], parts: _Parts, file: Path, limit: int | None, as_
     with Results(file) as results:
         try:
             made = [parts.task(spec) for spec in specs]
-            lines = [line for task in made for line in _with_progress(task, parts.respondent(task), results, limit)]
+            lines = [line for task in made for line in _with_progress(task, parts, results, limit)]
         finally:
             parts.close()
     summaries = summarize(lines)
-    _show(summaries)
+    show_summaries(summaries)
     note(f"every example: {shown_path(str(file.absolute()))}")
     if as_json:
         _write(as_json, {**provenance(), "results": str(file), "summaries": [each.as_object() for each in summaries]})
 
 
-def _with_progress(task: Task, respondent: Respondent, results: Results, limit: int | None) -> list[dict[str, Any]]:
+def _with_progress(task: Task, parts: _Parts, results: Results, limit: int | None) -> list[dict[str, Any]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from longreach.evaluate.run import label, run
 
     name = label(task).partition("(")[0]
+    respondent, judge = parts.respondent(task), parts.judge
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     taken = 0
     with Progress(*columns, console=err, transient=True) as bar:
@@ -178,74 +191,23 @@ def _with_progress(task: Task, respondent: Respondent, results: Results, limit: 
             taken += not fresh
             bar.update(shown, completed=done, total=total)
 
-        lines = run(task, respondent, results, limit=limit, progress=show)
+        lines = run(task, respondent, results, limit=limit, judge=judge, progress=show)
     if taken:
         note(f"{name}: {taken:,} of {len(lines):,} examples were done before")
     return lines
 
 
-def _show(summaries: Sequence[Summary]) -> None:
-    from longreach.evaluate.run import shown
-
-    table = Table(title_justify="left")
-    titles = ("task", "score", "95 % interval", "chance", "n", "TTFT s", "TPOT ms", "prompt", "reused", "KV MB")
-    for title in titles:
-        _column(table, title)
-    for each in summaries:
-        table.add_row(
-            shown(each.task),
-            f"{each.score.mean:.3f}",
-            f"{each.score.low:.3f} to {each.score.high:.3f}",
-            f"{each.chance:.2f}",
-            f"{each.score.n:,}",
-            f"{each.ttft:.3f}",
-            "" if each.per_token is None else f"{1000 * each.per_token:.1f}",
-            f"{each.prompt_tokens:,.0f}",
-            f"{each.reused_tokens:,.0f}",
-            f"{each.kv_bytes / 1e6:,.1f}",
-        )
-    out.print(table)
-    for each in summaries:
-        columns = ", ".join(f"{key} {value}" for key, value in each.configuration.items())
-        note(f"{each.task.partition('(')[0]}: {columns}")
-        if len(each.metrics) > 1:
-            note("  " + ", ".join(f"{name} {value:.3f}" for name, value in each.metrics.items()))
-
-
 def _compare(first: Path, second: Path, as_json: Path | None) -> None:
+    from longreach.cli.eval_tables import show_comparisons
     from longreach.evaluate.report import compare_runs
     from longreach.evaluate.results import read_results
-    from longreach.evaluate.run import shown
 
     found = compare_runs(read_results(first), read_results(second))
-    table = Table(title="B less A", title_justify="left")
-    for title in ("task", "A", "B", "difference", "95 % interval", "n", "p", "p, Holm"):
-        _column(table, title)
-    for each in found:
-        table.add_row(shown(each.task), *_compared(each))
-    out.print(table)
+    show_comparisons(found)
     if as_json:
         _write(
             as_json, {"first": str(first), "second": str(second), "comparisons": [each.as_object() for each in found]}
         )
-
-
-def _column(table: Table, title: str) -> None:
-    first = title == "task"
-    table.add_column(title, justify="left" if first else "right", overflow="fold", no_wrap=not first)
-
-
-def _compared(each: Comparison) -> list[str]:
-    change = each.difference.difference
-    return [
-        f"{each.difference.first:.3f}",
-        f"{each.difference.second:.3f}",
-        f"{change.mean:+.3f}",
-        f"{change.low:+.3f} to {change.high:+.3f}",
-        f"{change.n:,}",
-        f"{each.difference.p:.3f}",
-        f"{each.corrected:.3f}",
-    ]
 
 
 def _write(file: Path, value: Mapping[str, Any]) -> None:

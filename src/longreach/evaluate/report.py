@@ -17,14 +17,14 @@ Line = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Summary:
-    """One task in one configuration: the score with its interval over examples, the mean of every metric, and medians
-    of what an answer cost."""
+    """One task in one configuration: the score and every metric with their intervals over examples, and medians of what
+    an answer cost."""
 
     task: str
     configuration: Mapping[str, str]
     score: Estimate
     chance: float
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Estimate]
     ttft: float
     total: float
     per_token: float | None
@@ -100,9 +100,7 @@ def _summary(lines: Sequence[Line]) -> Summary:
         configuration=lines[0]["configuration"],
         score=estimate([float(line["score"]) for line in lines]),
         chance=float(lines[0].get("chance", 0.0)),
-        metrics={
-            name: fmean(question["scores"][name] for question in asked if name in question["scores"]) for name in names
-        },
+        metrics={name: estimate(_per_example(lines, name)) for name in names},
         ttft=median(cost.ttft for cost in costs),
         total=median(cost.total for cost in costs),
         per_token=median(later) if later else None,
@@ -111,3 +109,11 @@ def _summary(lines: Sequence[Line]) -> Summary:
         generated_tokens=fmean(cost.generated_tokens for cost in costs),
         kv_bytes=peak_kv_bytes(costs),
     )
+
+
+def _per_example(lines: Sequence[Line], name: str) -> list[float]:
+    """One metric by example: the mean over its questions that have it."""
+    found = [
+        [question["scores"][name] for question in line["questions"] if name in question["scores"]] for line in lines
+    ]
+    return [fmean(scores) for scores in found if scores]

@@ -1,4 +1,8 @@
-"""Who answers the questions of an example: a model that reads the context, a search, a reader with a library."""
+"""Who answers the questions of an example: a model that reads the context, a search, a reader with a library.
+
+An engine of this process starts every example afresh and in its quick form, so that an answer depends on its example
+alone and not on those before it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,6 @@ from longreach.evaluate.tasks import Example
 if TYPE_CHECKING:
     from longreach.engine import Engine, Sampling, Stream
     from longreach.engine import Prompt as EnginePrompt
-    from longreach.engine.paged import PagedEngine
     from longreach.library import Library
     from longreach.reader import Reader
 
@@ -58,14 +61,7 @@ class ModelRespondent:
     policy: str = ""
 
     def __post_init__(self) -> None:
-        if self._own is not None:
-            self._own.quicken()
-
-    @property
-    def _own(self) -> PagedEngine | None:
-        from longreach.engine.paged import PagedEngine
-
-        return self.engine if isinstance(self.engine, PagedEngine) else None
+        settle(self.engine)
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -74,8 +70,7 @@ class ModelRespondent:
     def respond(self, example: Example) -> list[Response]:
         from longreach.engine import Sampling
 
-        if self._own is not None:
-            self._own.forget()
+        start_afresh(self.engine)
         responses = []
         for number, question in enumerate(example.questions):
             sampling = Sampling(max_tokens=question.max_tokens, stop=STOPS if self.form == "text" else ())
@@ -94,16 +89,19 @@ class ModelRespondent:
     def _start(self, given: EnginePrompt, sampling: Sampling) -> Stream:
         if not self.policy:
             return self.engine.start(given, sampling)
-        if self._own is None:
+        from longreach.engine.paged import PagedEngine
+
+        if not isinstance(self.engine, PagedEngine):
             raise UnsupportedError(f"{self.engine.model} takes no KV policy: use a model that is loaded here")
-        return self._own.start(given, sampling, policy=self.policy)
+        return self.engine.start(given, sampling, policy=self.policy)
 
 
 @dataclass
 class SearchRespondent:
-    """A library is searched, nothing is read."""
+    """A library is searched, nothing is read. `corpus` tells its documents from others."""
 
     library: Library
+    corpus: str = ""
     retriever: str = "hybrid"
     reranker: str = "none"
     k: int = 100
@@ -117,6 +115,7 @@ class SearchRespondent:
             "k": str(self.k),
             "chunker": stats.chunker,
             "encoder": stats.encoder,
+            "corpus": self.corpus,
         }
 
     def respond(self, example: Example) -> list[Response]:
@@ -140,6 +139,9 @@ class ReaderRespondent:
     reader: Reader
     settings: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        settle(self.reader.engine)
+
     @property
     def columns(self) -> Mapping[str, str]:
         stats = self.reader.library.stats()
@@ -147,6 +149,7 @@ class ReaderRespondent:
         return {**model_columns(self.reader.engine), **parts, **self.settings}
 
     def respond(self, example: Example) -> list[Response]:
+        start_afresh(self.reader.engine)
         responses = []
         for question in example.questions:
             answer = self.reader.ask(question.text)
@@ -166,6 +169,22 @@ class ReaderRespondent:
             read = tuple(passage.text for passage in answer.passages)
             responses.append(Response(answer.text, cost, ranking, cited, read))
         return responses
+
+
+def settle(engine: Engine) -> None:
+    """Let an engine of this process do now what it else does after a while."""
+    from longreach.engine.paged import PagedEngine
+
+    if isinstance(engine, PagedEngine):
+        engine.quicken()
+
+
+def start_afresh(engine: Engine) -> None:
+    """Let an engine of this process forget what it read before. What a server keeps is its own affair."""
+    from longreach.engine.paged import PagedEngine
+
+    if isinstance(engine, PagedEngine):
+        engine.forget()
 
 
 def model_columns(engine: Engine) -> dict[str, str]:

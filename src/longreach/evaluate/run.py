@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import Any
 
 from longreach.errors import InputError
+from longreach.evaluate.metrics.judge import Judge
 from longreach.evaluate.provenance import provenance
-from longreach.evaluate.respond import Respondent
+from longreach.evaluate.respond import Respondent, Response
 from longreach.evaluate.results import Results, key_of
 from longreach.evaluate.score import score
 from longreach.evaluate.tasks import Example, Question, Task, tasks
@@ -25,18 +26,21 @@ def run(
     *,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    judge: Judge | None = None,
     progress: Callable[[int, int, bool], None] = lambda done, total, fresh: None,
 ) -> list[dict[str, Any]]:
     """The lines of the first `limit` examples of a task, those that `results` has already taken from there.
 
-    `columns` are added to the configuration beside the respondent's own. `progress` is told how many are done, of how
-    many, and whether the last one was computed now. Raises InputError for a limit below 1, and what the respondent
-    does: what was done before is kept.
+    `columns` are added to the configuration beside the respondent's own. A `judge` gives each answer one more score.
+    `progress` is told how many are done, of how many, and whether the last one was computed now. Raises InputError for
+    a limit below 1, and what the respondent does: what was done before is kept.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: run at least one example")
     name = label(task)
     configuration = {**respondent.columns, **(columns or {})}
+    if judge is not None:
+        configuration["judge"] = judge.engine.model
     total = len(task) if limit is None else min(limit, len(task))
     lines: list[dict[str, Any]] = []
     begun = False
@@ -47,7 +51,7 @@ def run(
             if not begun:
                 results.begin(provenance())
                 begun = True
-            told = _questions(example, respondent)
+            told = _questions(example, respondent, judge)
             line = results.add(
                 {
                     "key": key,
@@ -81,17 +85,25 @@ def shown(name: str) -> str:
     return str(Spec(spec.name, (), kept))
 
 
-def _questions(example: Example, respondent: Respondent) -> list[dict[str, Any]]:
+def _questions(example: Example, respondent: Respondent, judge: Judge | None) -> list[dict[str, Any]]:
     responses = respondent.respond(example)
     return [
         {
-            "scores": score(question, response),
+            "scores": {**score(question, response), **_judged(question, response, judge)},
             "text": response.text,
             "answers": _wanted(question),
             "cost": asdict(response.cost),
         }
         for question, response in zip(example.questions, responses, strict=True)
     ]
+
+
+def _judged(question: Question, response: Response, judge: Judge | None) -> dict[str, float]:
+    """The judge's score; none where it has no verdict, or there is no answer to hold the response against."""
+    if judge is None or not question.answers:
+        return {}
+    verdict = judge.score(question.text, response.text, question.answers)
+    return {} if verdict is None else {"judge": verdict}
 
 
 def _wanted(question: Question) -> list[str]:

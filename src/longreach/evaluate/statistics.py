@@ -109,8 +109,8 @@ def _p_value(change: np.ndarray, seed: int) -> float:
     from scipy import stats
 
     moved = change[change != 0]
-    if not len(moved):
-        return 1.0
+    if len(moved) < 2:
+        return 1.0  # either sign does as much
     test = stats.permutation_test(
         (moved,),
         np.mean,
