@@ -127,6 +127,7 @@ def test_a_task_that_asks_one_question_says_so(name: str, make) -> None:
         ("frequent_words(alpha=1.0)", "above 1"),
         ("needle_threading(threads=1, follow=2)", "threads enough"),
         ("niah_single(mode=both)", "not usable"),
+        ("corpus_qa(metric=bleu)", "is none of exact_match"),
         ("needle", "known: common_words"),
     ],
 )
@@ -212,6 +213,13 @@ def test_corpus_tasks_give_the_documents_that_their_questions_name(make) -> None
         ids = {document.id for document in task.documents()}
         assert all(set(q.relevant) <= ids for example in task.examples() for q in example.questions)
         assert task.answered == (name == "corpus_qa")
+
+
+def test_a_pack_without_answers_can_be_searched_and_not_asked(tmp_path: Path, make) -> None:
+    (tmp_path / "p.json").write_text('{"docs": {"d": "x"}, "queries": {"q": "x"}, "qrels": {"q": {"d": 1}}}')
+    assert len(make("retrieval", pack=str(tmp_path / "p.json"))) == 1
+    with pytest.raises(InputError, match="has no answers"):
+        len(make("corpus_qa", pack=str(tmp_path / "p.json")))
 
 
 def test_a_chat_holds_the_same_words_in_turns(make) -> None:

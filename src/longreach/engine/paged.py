@@ -41,7 +41,7 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`. `scheduler` and `pool` may be looked at.
+    `products`: see `Bridge.quicken`. It, `scheduler` and `pool` may be looked at.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PagedEngine(Engine):
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self.bridge = Bridge(loaded.model)
-        self._products: Products = products
+        self.products: Products = products
         self._short_steps = 0
         if loaded.device.type == "cuda":
             self.bridge.quicken(products)  # before anything is captured
@@ -157,7 +157,7 @@ class PagedEngine(Engine):
         it."""
         with self._lock:
             if self.bridge.fast is None:
-                self.bridge.quicken(self._products)
+                self.bridge.quicken(self.products)
 
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse."""
@@ -180,7 +180,7 @@ class PagedEngine(Engine):
                 return False
             self._short_steps += len(work) == sum(count for _, count in work)
             if self._short_steps == QUICK_AFTER and self.bridge.fast is None:
-                self.bridge.quicken(self._products)
+                self.bridge.quicken(self.products)
             try:
                 finished, logits = self._runner.run(work)
             except Exception as error:

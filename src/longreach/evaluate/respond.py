@@ -15,6 +15,7 @@ from longreach.errors import UnsupportedError
 from longreach.evaluate.metrics.efficiency import Cost
 from longreach.evaluate.prompt import STOPS, Form, prompt
 from longreach.evaluate.tasks import Example
+from longreach.types import Timing, Usage
 
 if TYPE_CHECKING:
     from longreach.engine import Engine, Sampling, Stream
@@ -50,11 +51,7 @@ class Respondent(Protocol):
 @dataclass
 class ModelRespondent:
     """A model reads the context of the example itself. `policy` is a spec of `longreach.kv.policies`; empty, everything
-    is kept.
-
-    An engine of this process starts every example afresh, in its quick form: an answer depends on its example alone,
-    and the questions of an example share what of its context was read.
-    """
+    is kept. The questions of an example share what of its context was read, as far as the policy lets them."""
 
     engine: Engine
     form: Form = "text"
@@ -65,7 +62,7 @@ class ModelRespondent:
 
     @property
     def columns(self) -> Mapping[str, str]:
-        return {**model_columns(self.engine), "form": self.form, "policy": self.policy or "full"}
+        return {**model_columns(self.engine), "form": self.form, "policy": self._policy_in_full()}
 
     def respond(self, example: Example) -> list[Response]:
         from longreach.engine import Sampling
@@ -75,16 +72,14 @@ class ModelRespondent:
         for number, question in enumerate(example.questions):
             sampling = Sampling(max_tokens=question.max_tokens, stop=STOPS if self.form == "text" else ())
             done = self._start(prompt(example, number, self.form), sampling).finish()
-            cost = Cost(
-                done.timing.ttft,
-                done.timing.total,
-                done.usage.prompt_tokens,
-                done.usage.generated_tokens,
-                done.usage.reused_tokens,
-                done.usage.kv_bytes,
-            )
-            responses.append(Response(done.text, cost))
+            responses.append(Response(done.text, _cost(done.timing, done.usage)))
         return responses
+
+    def _policy_in_full(self) -> str:
+        from longreach.kv.policies import policies
+        from longreach.registry import canonical
+
+        return canonical(policies, policies.make(self.policy)) if self.policy else "full"
 
     def _start(self, given: EnginePrompt, sampling: Sampling) -> Stream:
         if not self.policy:
@@ -156,18 +151,9 @@ class ReaderRespondent:
             ranking: dict[str, float] = {}
             for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score):
                 ranking.setdefault(passage.hit.document.id, passage.hit.score)
-            used = answer.usage
-            cost = Cost(
-                answer.timing.ttft,
-                answer.timing.total,
-                used.prompt_tokens,
-                used.generated_tokens,
-                used.reused_tokens,
-                used.kv_bytes,
-            )
             cited = tuple(dict.fromkeys(citation.document for citation in answer.citations))
             read = tuple(passage.text for passage in answer.passages)
-            responses.append(Response(answer.text, cost, ranking, cited, read))
+            responses.append(Response(answer.text, _cost(answer.timing, answer.usage), ranking, cited, read))
         return responses
 
 
@@ -198,5 +184,17 @@ def model_columns(engine: Engine) -> dict[str, str]:
             "fingerprint": loaded.fingerprint,
             "dtype": str(loaded.dtype).removeprefix("torch."),
             "device": str(loaded.device),
+            "products": engine.products,
         }
     return columns
+
+
+def _cost(timing: Timing, usage: Usage) -> Cost:
+    return Cost(
+        ttft=timing.ttft,
+        total=timing.total,
+        prompt_tokens=usage.prompt_tokens,
+        generated_tokens=usage.generated_tokens,
+        reused_tokens=usage.reused_tokens,
+        kv_bytes=usage.kv_bytes,
+    )

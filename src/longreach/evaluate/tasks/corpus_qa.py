@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from longreach.evaluate.pack import load_pack
+from longreach.errors import InputError
+from longreach.evaluate.metrics.answers import ANSWER_METRICS
+from longreach.evaluate.pack import Pack, load_pack
 from longreach.evaluate.tasks import Example, Question, tasks
 from longreach.types import Document
 
@@ -13,10 +15,15 @@ from longreach.types import Document
 @tasks.register("corpus_qa")
 @dataclass(frozen=True)
 class CorpusQa:
-    """The questions of a pack that have answers, over its documents. The score is whether an answer stands in what was
-    said; what was found and cited is scored beside it."""
+    """The questions of a pack that have answers, over its documents. `metric` scores what was said (where answers are
+    whole sentences, "reference_recall"); what was found and cited is scored beside it."""
 
     pack: str = "nq_passages"
+    metric: str = "any_answer"
+
+    def __post_init__(self) -> None:
+        if self.metric not in ANSWER_METRICS:
+            raise ValueError(f"metric={self.metric!r} is none of {', '.join(ANSWER_METRICS)}")
 
     @property
     def chance(self) -> float:
@@ -27,13 +34,20 @@ class CorpusQa:
         return True
 
     def __len__(self) -> int:
-        return len(load_pack(self.pack).answers)
+        return len(self._opened.answers)
 
     def examples(self) -> Iterator[Example]:
-        pack = load_pack(self.pack)
+        pack = self._opened
         for query, answers in pack.answers.items():
-            asked = Question(pack.queries[query], answers, "any_answer", relevant=pack.qrels.get(query, {}))
+            asked = Question(pack.queries[query], answers, self.metric, relevant=pack.qrels.get(query, {}))
             yield Example(query, (asked,))
 
     def documents(self) -> Sequence[Document]:
-        return [Document(id, text) for id, text in load_pack(self.pack).docs.items()]
+        return [Document(id, text) for id, text in self._opened.docs.items()]
+
+    @property
+    def _opened(self) -> Pack:
+        pack = load_pack(self.pack)
+        if not pack.answers:
+            raise InputError(f"the pack {self.pack!r} has no answers: search it with retrieval(pack={self.pack!r})")
+        return pack

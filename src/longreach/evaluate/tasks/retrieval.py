@@ -27,7 +27,8 @@ class Retrieval:
         return False
 
     def __len__(self) -> int:
-        return len(load_pack(self.pack).qrels)
+        pack = load_pack(self.pack)
+        return sum(query in pack.queries for query in pack.qrels)
 
     def examples(self) -> Iterator[Example]:
         pack = load_pack(self.pack)
