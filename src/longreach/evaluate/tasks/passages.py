@@ -81,7 +81,7 @@ class Passages(Generated):
 
         most = len(distractors) - 1
         _, count = self.fitted(build, self.length // 150, most)
-        if count == most:
+        if count >= most:
             raise InputError(f"the pack {self.pack!r} has too little text for length={self.length}")
         return self.fitted(lambda words: build(count, words), 50, len(distractors[count].split()))[0]
 
