@@ -132,8 +132,11 @@ class _Parts:
         if not self._judge:
             return None
         from longreach.cli.ask import make_engine
+        from longreach.evaluate.respond import settle
 
-        return Judge(make_engine(self.settings.model_copy(update={"model": self._judge})))
+        engine = make_engine(self.settings.model_copy(update={"model": self._judge}))
+        settle(engine)
+        return Judge(engine)
 
     def _library(self, task: CorpusTask) -> Library:
         """The corpus of a task as a library, kept in the cache for the next run."""

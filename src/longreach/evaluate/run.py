@@ -11,7 +11,7 @@ from typing import Any
 from longreach.errors import InputError
 from longreach.evaluate.metrics.judge import Judge
 from longreach.evaluate.provenance import provenance
-from longreach.evaluate.respond import Respondent, Response
+from longreach.evaluate.respond import Respondent, Response, start_afresh
 from longreach.evaluate.results import Results, key_of
 from longreach.evaluate.score import score
 from longreach.evaluate.tasks import Example, Question, Task, tasks
@@ -87,6 +87,8 @@ def shown(name: str) -> str:
 
 def _questions(example: Example, respondent: Respondent, judge: Judge | None) -> list[dict[str, Any]]:
     responses = respondent.respond(example)
+    if judge is not None:
+        start_afresh(judge.engine)
     return [
         {
             "scores": {**score(question, response), **_judged(question, response, judge)},
