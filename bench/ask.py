@@ -14,10 +14,8 @@ import gzip
 import json
 import math
 import random
-import re
 import shutil
 import statistics
-import string
 import subprocess
 import sys
 import tempfile
@@ -32,6 +30,7 @@ from harness import ROOT, Options, Result, Row, at_least, run
 from longreach import Engine, Library, Reader
 from longreach.answer import answerers
 from longreach.config import load_settings
+from longreach.evaluate.metrics.answers import any_answer, contained
 from longreach.reader import NOT_TOLD
 from longreach.types import Answer, Document
 
@@ -95,7 +94,7 @@ def measure(options: Options) -> Result:
 
 def row(spec: str, library: Library, asked: Sequence[str], answers: Sequence[Answer], pack: dict[str, Any]) -> Row:
     """Quality and latency of one way of answering."""
-    right = [contained(answer.text, pack["answers"][query]) for query, answer in zip(asked, answers, strict=True)]
+    right = [any_answer(answer.text, pack["answers"][query]) for query, answer in zip(asked, answers, strict=True)]
     cited = [
         (citation, citation.document in pack["qrels"][query])
         for query, answer in zip(asked, answers, strict=True)
@@ -147,7 +146,7 @@ def of_docs(posed: Sequence[dict[str, Any]], answers: Sequence[Answer]) -> Row:
     pairs = list(zip(posed, answers, strict=True))
     told = [(question, answer) for question, answer in pairs if question["answers"]]
     return {
-        "docs_right": round(statistics.mean(contained(a.text, q["answers"]) for q, a in told), 3),
+        "docs_right": round(statistics.mean(any_answer(a.text, q["answers"]) for q, a in told), 3),
         "docs_told_refused": refusals([answer for _, answer in told]),
         "docs_untold_refused": refusals([answer for question, answer in pairs if not question["answers"]]),
     }
@@ -161,7 +160,7 @@ def without_gold(path: Path, copy: Path, asked: Sequence[str], pack: dict[str, A
     tell = {gold for query in asked for gold in pack["qrels"][query]}
     for info in library.documents():
         text = pack["docs"][info.id]
-        if any(len(answer) > 3 and contained(text, [answer]) for golds in answers.values() for answer in golds):
+        if any(len(answer) > 3 and contained(text, answer) for golds in answers.values() for answer in golds):
             tell.add(info.id)
     library.remove(tell)
     return library
@@ -173,16 +172,6 @@ def cold_start(library: Path, question: str) -> float:
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began
-
-
-def contained(text: str, references: Sequence[str]) -> bool:
-    """Whether a reference stands in the text, case, punctuation and articles aside (as in SQuAD's evaluation)."""
-    return any(f" {plain(reference)} " in f" {plain(text)} " for reference in references)
-
-
-def plain(text: str) -> str:
-    kept = "".join(character for character in text.lower() if character not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

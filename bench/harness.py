@@ -12,24 +12,20 @@ A benchmark is a function from options to a `Result`; `run` does the rest:
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-_PACKAGES = ("longreach", "torch", "transformers", "tokenizers", "lancedb", "kreuzberg", "numpy", "bm25s")
+from longreach.evaluate.provenance import environment
 
+ROOT = Path(__file__).resolve().parent.parent
 Row = Mapping[str, str | int | float | bool | None]
 
 
@@ -127,59 +123,6 @@ def show(name: str, result: Result, *, quick: bool) -> None:
         console.print(f"{bar.name}: {_cell(bar.value)} (bar {_cell(bar.bar)}) {verdict}")
     for note in [*result.notes, *(["quick run: only a hint"] if quick else [])]:
         console.print(note, style="dim", highlight=False)
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were taken on."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "versions": {name: _version(name) for name in _PACKAGES if _version(name)},
-        "revision": _revision(),
-        **_torch(),
-    }
-
-
-def _torch() -> dict[str, Any]:
-    torch = sys.modules.get("torch")  # never imported for its own sake
-    if torch is None:
-        return {}
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {"torch_threads": torch.get_num_threads(), "gpus": gpus}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def _revision() -> str:
-    """The commit, with "+" where the tree has been changed since."""
-    try:
-        commit = _git("rev-parse", "--short=12", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
 
 
 def _cell(value: object) -> str:

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import bm25s
-import ir_measures
 import numpy as np
 import Stemmer
-from ir_measures import R, nDCG
 
 from harness import Bar, Options, Result, at_least, at_most, run
 from longreach.config import load_settings
+from longreach.evaluate.metrics.ranking import score_ranking
 from longreach.library import Library
 from longreach.library.embed import Embedder, load_encoder
 from longreach.types import Document
@@ -70,9 +69,8 @@ def words(text: str) -> int:
 
 def evaluate(pack: Mapping[str, Any], found: Run) -> dict[str, float]:
     """nDCG@10 and recall@10 over all questions of the pack."""
-    qrels = {query: {doc: int(grade) for doc, grade in docs.items()} for query, docs in pack["qrels"].items()}
-    scores = ir_measures.calc_aggregate([nDCG @ 10, R @ 10], qrels, found)
-    return {"ndcg@10": round(scores[nDCG @ 10], 4), "recall@10": round(scores[R @ 10], 4)}
+    scores = score_ranking(pack["qrels"], found, ["nDCG@10", "R@10"])
+    return {"ndcg@10": round(scores["nDCG@10"], 4), "recall@10": round(scores["R@10"], 4)}
 
 
 def asked(queries: Mapping[str, str], retrieve: Callable[[str], dict[str, float]]) -> tuple[Run, float]:

@@ -22,6 +22,7 @@ class Settings(BaseSettings):
     library: Path = Path(platformdirs.user_data_dir("longreach", appauthor=False)) / "default.library"
     cache: Path = Path(platformdirs.user_cache_dir("longreach", appauthor=False))
     store: Path | None = None
+    data: Path | None = None
     model: str = "embedded"
     encoder: str = "embedded"
     device: str = "auto"

@@ -174,7 +174,9 @@ def canonical(family: Family[Any], method: Any) -> str:
 def _hints(cls: Any) -> dict[str, Any]:
     from typing import get_type_hints
 
-    names = {Spec.__name__: Spec, **vars(importlib.import_module(cls.__module__))}
+    # A field may be inherited: its type is written in the words of the module it comes from.
+    modules = [vars(importlib.import_module(base.__module__)) for base in reversed(cls.__mro__)]
+    names = {Spec.__name__: Spec, **{name: value for module in modules for name, value in module.items()}}
     options = [f for f in fields(cls) if f.init and not f.metadata.get("resource")]
     only = type("Options", (), {"__annotations__": {f.name: f.type for f in options}})
     return get_type_hints(only, globalns=names, include_extras=True)

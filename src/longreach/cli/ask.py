@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,11 @@ from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import Settings, load_settings
 from longreach.errors import DocumentError, InputError, LibraryError
 from longreach.types import Answer, Citation
+
+if TYPE_CHECKING:
+    from longreach.engine import Engine
+    from longreach.library import Library
+    from longreach.reader import Reader
 
 
 def ask(
@@ -50,7 +55,7 @@ def ask(
             _index(opened, paths, quiet=as_json)
         elif not opened.stats().documents:
             raise LibraryError(f"the library {settings.library} is empty: index some documents into it first")
-        reader = _reader(opened, settings)
+        reader = make_reader(opened, settings, make_engine(settings))
         final: Answer | None = None
         with err.status("[dim]searching and reading[/]") as status:
             for event in reader.stream(question, where=filters, under=parse_under(paths)):
@@ -110,11 +115,11 @@ def _index(library: Any, paths: list[Path], *, quiet: bool) -> None:
         raise DocumentError(f"nothing could be read from {why_nothing(report, paths)}")
 
 
-def _reader(library: Any, settings: Settings) -> Any:
+def make_engine(settings: Settings) -> Engine:
+    """The engine that the settings name."""
     from longreach.engine import Engine
-    from longreach.reader import Reader
 
-    engine = Engine.load(
+    return Engine.load(
         settings.model,
         cache=settings.cache,
         device=settings.device,
@@ -123,6 +128,12 @@ def _reader(library: Any, settings: Settings) -> Any:
         api_key=settings.api_key,
         report=note,
     )
+
+
+def make_reader(library: Library, settings: Settings, engine: Engine) -> Reader:
+    """A reader of the library with the methods that the settings name."""
+    from longreach.reader import Reader
+
     return Reader(
         library,
         engine,

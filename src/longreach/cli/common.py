@@ -69,7 +69,7 @@ def open_library(settings: Settings, *, create: bool = False, chunker: str | Non
         encoder=settings.encoder if "encoder" in settings.model_fields_set else None,
         chunker=chunker,
         cache=settings.cache,
-        count=_counter(settings),
+        count=token_counter(settings),
     )
 
 
@@ -114,8 +114,8 @@ def _metadata_value(text: str) -> MetadataValue:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def _counter(settings: Settings) -> Any:
-    """Counts tokens as the answering model does, where its tokenizer is at hand; None leaves it to the library."""
+def token_counter(settings: Settings) -> Any:
+    """Counts tokens as the answering model does, where its tokenizer is at hand, else None."""
     from longreach.model.names import tokenizer_file
     from longreach.tokens import Tokenizer
 

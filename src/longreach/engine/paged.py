@@ -44,7 +44,8 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). `scheduler` and `pool` may be looked at.
+    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler` and
+    `pool` may be looked at.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class PagedEngine(Engine):
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
         self.bridge = Bridge(loaded.model)
-        self._products: Products = products
+        self.products: Products = products
         self._short_steps = 0
         if loaded.device.type == "cuda":
             self.bridge.quicken(products)  # before anything is captured
@@ -157,6 +158,19 @@ class PagedEngine(Engine):
         weakref.finalize(found, self._dropped.append, job)
         return found
 
+    def quicken(self) -> None:
+        """Take the model's quick form now and not after a while, so that an answer does not depend on those before
+        it."""
+        with self._lock:
+            if self.bridge.fast is None:
+                self.bridge.quicken(self.products)
+
+    def forget(self) -> None:
+        """Let go of what is kept of past requests for reuse."""
+        with self._lock:
+            if self.scheduler.prefix is not None:
+                self.scheduler.prefix.clear()
+
     def look(self, found: Exploration, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]` (float32) of tree nodes; `sees [new, nodes]` says which nodes each attends to."""
         with self._lock, torch.inference_mode():
@@ -177,8 +191,8 @@ class PagedEngine(Engine):
                 jobs = [job for job, _ in work]
                 return self._try(jobs, lambda: self._land(jobs, self._runner.fly(jobs)))
             self._short_steps += len(work) == sum(count for _, count in work)
-            if self._short_steps == QUICK_AFTER and self.bridge.fast is None:
-                self.bridge.quicken(self._products)
+            if self._short_steps == QUICK_AFTER:
+                self.quicken()
             return self._try([job for job, _ in work], lambda: self._compute(work))
 
     def _compute(self, work: list[tuple[Job, int]]) -> None:

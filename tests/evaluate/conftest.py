@@ -1,0 +1,67 @@
+"""A haystack and a pack that need no data: of made-up words, large enough for contexts of some thousand tokens."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from longreach.evaluate.tasks import Task, tasks
+from longreach.evaluate.vocabulary import made_up
+
+
+def count(text: str) -> int:
+    """Tokens as a tokenizer would count them, roughly: pieces of words of up to four letters, and marks."""
+    return len(re.findall(r"\w{1,4}|[^\w\s]", text))
+
+
+def _sentence(random: Random, size: int) -> str:
+    return " ".join(made_up(random, random.choice((1, 2, 2, 3))) for _ in range(size)).capitalize() + "."
+
+
+@pytest.fixture(scope="session")
+def haystack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of 3,000 sentences."""
+    random = Random(0)
+    file = tmp_path_factory.mktemp("material") / "haystack.txt"
+    file.write_text("\n\n".join(_sentence(random, random.randrange(5, 20)) for _ in range(3000)), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A retrieval pack of 400 documents and 60 questions, each told in one of them."""
+    random = Random(1)
+    docs: dict[str, str] = {}
+    queries, qrels, answers = {}, {}, {}
+    for number in range(400):
+        subject, answer = (made_up(random, 4).capitalize() for _ in range(2))
+        sentences = [_sentence(random, 12) for _ in range(5)]
+        sentences.insert(random.randrange(5), f"The keeper of {subject} harbor was {answer} for many years.")
+        docs[f"d{number}"] = f"{subject}\n{' '.join(sentences)}"
+        if number < 60:
+            queries[f"q{number}"] = f"who was the keeper of {subject} harbor"
+            qrels[f"q{number}"] = {f"d{number}": 1}
+            answers[f"q{number}"] = [answer]
+    file = tmp_path_factory.mktemp("packs") / "keepers.json"
+    file.write_text(json.dumps({"docs": docs, "queries": queries, "qrels": qrels, "answers": answers}))
+    return file
+
+
+@pytest.fixture(scope="session")
+def make(haystack: Path, pack: Path):
+    """Makes a task by its name over the material above, with the options given and a small size."""
+
+    def task(name: str, counter: Any = count, **given: Any) -> Task:
+        known = {field.name for field in fields(tasks.get(name))}  # type: ignore[arg-type]
+        small = {"length": 2048, "n": 4, "haystack": str(haystack), "pack": str(pack)}
+        chosen = {key: value for key, value in {**small, **given}.items() if key in known}
+        options = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
+        return tasks.make(f"{name}({options})", count=counter)
+
+    return task
