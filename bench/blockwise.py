@@ -42,12 +42,17 @@ class Tempered:
 
 @dataclass
 class Pass:
-    """What a pass gave: the last hidden states of the slots that went through every layer (in their order), and the
-    token-layers it cost. `weights`: layer -> attention `[heads, watched slots, slots]`; `queries`: `[heads, ...]`."""
+    """What a pass gave: the last hidden states of the slots that went through every layer, in their order; through how
+    many layers it went for each slot of the memory; for each layer the attention `[heads, watched slots, slots]`."""
 
     hidden: torch.Tensor
-    cost: int = 0
+    layers: torch.Tensor
     weights: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def cost(self) -> int:
+        """In token-layers."""
+        return int(self.layers.sum())
 
 
 class Net:
@@ -82,22 +87,20 @@ class Net:
         narrow: Narrow | None = None,
         watch: torch.Tensor | None = None,
         tempered: Tempered | None = None,
-        upto: int | None = None,
     ) -> Pass:
         """Compute `ids` into `slots`, in place; they attend to every slot that may be seen and stands not after them.
 
-        `depths [slots]`: how many layers each is computed through (default: all, or `upto`). `narrow` may take slots
+        `depths [slots]`: how many layers each is computed through (default: all). `narrow` may take slots
         out after it saw their fresh keys and values. `watch`: a mask of the slots whose weights are wanted.
         """
-        layers = upto or self.layers
         hidden = self.embedding.weight[ids]
         memory.alive[slots] = True
-        depths = torch.full_like(slots, layers) if depths is None else depths.clamp(max=layers)
+        depths = torch.full_like(slots, self.layers) if depths is None else depths
         watched = torch.zeros(len(slots), dtype=torch.bool) if watch is None else watch
         cosine, sine = self._turn(memory.positions[slots])
         seen = memory.alive & (memory.positions <= memory.positions[slots][:, None])
-        cost, weights = 0, []
-        for layer in range(layers):
+        through, weights = torch.zeros_like(memory.positions), []
+        for layer in range(self.layers):
             on = depths > layer
             if not bool(on.all()):
                 hidden, slots, depths, watched = hidden[on], slots[on], depths[on], watched[on]
@@ -110,14 +113,14 @@ class Net:
                     hidden, slots, depths, watched = hidden[go], slots[go], depths[go], watched[go]
                     cosine, sine, seen = cosine[go], sine[go], seen[go]
                     query, key, value = query[:, go], key[:, go], value[:, go]
-            cost += len(slots)
+            through[slots] += 1
             memory.keys[layer][:, slots] = key
             memory.values[layer][:, slots] = value
             if watch is not None:
                 weights.append(self._weights(query[:, watched], memory.keys[layer], seen[watched]))
             attended = self._attend(query, memory.keys[layer], memory.values[layer], seen, tempered)
             hidden = self._after(layer, hidden, attended)
-        return Pass(hidden, cost, weights)
+        return Pass(hidden, through, weights)
 
     def log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
         """Log-probabilities `[slots, vocab]` of the next tokens."""

@@ -1,8 +1,8 @@
 """Which tokens of stored chunks to compute again: how near answers come to the full prefill's, and at what cost.
 
-The embedded model in float32 answers real questions over 8 and 16 passages that were read by themselves. Every method of
-`longreach.kv.reuse` is followed on the full prefill's own greedy answer; what is computed again is really computed. Cost
-is in token-layers, as a share of the full prefill's, the look at the question included.
+The embedded model in float32 answers real questions over 8 and 16 passages that were read by themselves. Every method
+of `longreach.kv.reuse` is followed on the full prefill's own greedy answer; what is computed again is really computed.
+Cost is in token-layers, as a share of the full prefill's, the look at the question included.
 
     python bench/repair.py [--quick] [--json FILE] [--cases 30] [--shares 0.05 0.15 0.3]
 """
@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import harness
 import torch
-from blockwise import Net
-from repair_cases import Case, cases
-from repair_prompt import Desk, Outcome
 
+import harness
+from blockwise import Net
 from longreach.config import Settings
 from longreach.kv.reuse import reuses
 from longreach.model.load import load
+from repair_cases import Case, cases
+from repair_desk import Desk
+from repair_prompt import Outcome
 
 PACKS = ("nq_passages", "musique")
 ANSWERED = ("naive", "cacheblend(share=0.15)", "gaze(share=0.15)", "gaze(share=0.3)")
@@ -51,10 +52,12 @@ class Seen:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=15, help="questions of each pack, for each number of passages")
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.15, 0.3])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
     parser.add_argument("--passages", type=int, nargs="+", default=[8, 16])
+    parser.add_argument("--packs", nargs="+", choices=PACKS, default=PACKS)
     parser.add_argument("--part", choices=["dev", "test"], default="test")
-    parser.add_argument("--save", type=Path, help="keep the outcomes of each case here (torch)")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the outcomes of every case here, as they come")
+    parser.add_argument("--kept", type=Path, nargs="+", metavar="FILE", help="measure nothing, show what was kept")
 
 
 def specs(shares: list[float]) -> list[str]:
@@ -66,16 +69,18 @@ def specs(shares: list[float]) -> list[str]:
 
 def measure(options: harness.Options) -> harness.Result:
     given = options.extra
-    counts, passages, shares = (given.cases, given.passages, given.shares)
+    counts, passages, shares, packs = given.cases, given.passages, given.shares, given.packs
     if options.quick:
-        counts, passages, shares = 1, [8], [0.15]
+        counts, passages, shares, packs = 1, [8], [0.15], PACKS[:1]
     torch.set_grad_enabled(False)
+    if given.kept:
+        return summary(*gathered(given.kept), shares)
     loaded = load("embedded", cache=Settings().cache, device="cpu", dtype="float32")
     desk = Desk(Net(loaded.model), loaded.tokenizer, loaded.end_tokens)
     seen = {(n, spec): Seen(spec, n) for n in passages for spec in specs(shares)}
     recall: dict[tuple[int, str], list[float]] = {}
     for n in passages:
-        for case in _cases(options.data, n, counts, loaded.tokenizer, given.part, options.quick):
+        for case in _cases(options.data, n, counts, loaded.tokenizer, given.part, packs):
             prompt = desk.lay(case)
             recall.setdefault((n, "full_prefill"), []).append(_told(desk, prompt.answer, case))
             for spec in specs(shares):
@@ -85,14 +90,25 @@ def measure(options: harness.Options) -> harness.Result:
                     recall.setdefault((n, spec), []).append(_told(desk, answer, case))
                 seen[n, spec].outcomes.append(outcome.light())
             print(f"{n} passages: {case.name}", file=sys.stderr, flush=True)
-            if given.save:
-                torch.save([seen, recall], given.save)
+            if given.keep:
+                torch.save((list(seen.values()), recall), given.keep)
     return summary(list(seen.values()), recall, shares)
 
 
-def summary(
-    seen: list[Seen], recall: dict[tuple[int, str], list[float]], shares: list[float]
-) -> harness.Result:
+def gathered(files: list[Path]) -> tuple[list[Seen], dict[tuple[int, str], list[float]]]:
+    """What several runs kept, as if one had measured all their cases."""
+    seen: dict[tuple[int, str], Seen] = {}
+    recall: dict[tuple[int, str], list[float]] = {}
+    for file in files:
+        some, told = torch.load(file, weights_only=False)
+        for one in some:
+            seen.setdefault((one.passages, one.spec), Seen(one.spec, one.passages)).outcomes.extend(one.outcomes)
+        for key, answers in told.items():
+            recall.setdefault(key, []).extend(answers)
+    return list(seen.values()), recall
+
+
+def summary(seen: list[Seen], recall: dict[tuple[int, str], list[float]], shares: list[float]) -> harness.Result:
     """The table, the bars of issue 4, and the intervals as notes."""
     rows: list[harness.Row] = []
     for one in seen:
@@ -148,9 +164,9 @@ def interval(values: torch.Tensor, of: Callable[[torch.Tensor], torch.Tensor]) -
     return float(figures.quantile(0.025)), float(figures.quantile(0.975))
 
 
-def _cases(data: Path, n: int, count: int, tokenizer: Any, part: str, quick: bool) -> Iterator[Case]:
-    packs = [cases(data, pack, n, count, tokenizer, part=part) for pack in (PACKS[:1] if quick else PACKS)]
-    for together in zip(*packs, strict=True):
+def _cases(data: Path, n: int, count: int, tokenizer: Any, part: str, packs: Sequence[str]) -> Iterator[Case]:
+    found = [cases(data, pack, n, count, tokenizer, part=part) for pack in packs]
+    for together in zip(*found, strict=True):
         yield from together
 
 

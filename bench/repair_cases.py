@@ -38,7 +38,7 @@ def cases(data: Path, pack: str, passages: int, count: int, tokenizer: Any, *, p
     """`count` cases of `part` "dev" or "test", which share no question: the hash of a question's id decides."""
     from bm25s import BM25, tokenize
 
-    held = json.loads(gzip.open(data / f"{pack}.json.gz").read())
+    held = json.loads(gzip.decompress((data / f"{pack}.json.gz").read_bytes()))
     ids = list(held["docs"])
     index = BM25()
     index.index(tokenize([held["docs"][i] for i in ids], stopwords="en", show_progress=False), show_progress=False)
@@ -59,7 +59,9 @@ def cases(data: Path, pack: str, passages: int, count: int, tokenizer: Any, *, p
         if not gold or len(near) < passages - len(gold):
             continue
         chosen = sorted([*gold, *near[: passages - len(gold)]], key=lambda i: _hash(key + i))
-        unrelated = min((i for i in ids if i not in ranked and len(held["docs"][i]) > 400), key=lambda i: _hash(key + i))
+        unrelated = min(
+            (i for i in ids if i not in ranked and len(held["docs"][i]) > 400), key=lambda i: _hash(key + i)
+        )
         prefix, joints, tail = _frame(question, passages, tokenizer)
         found.append(
             Case(

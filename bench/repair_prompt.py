@@ -1,11 +1,14 @@
-"""A case laid out in slots: what the full prefill keeps, what stored chunks keep, and how far an answer is from exact."""
+"""A case laid out in slots: what the full prefill keeps, what a store keeps, and how far an answer is from exact."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from dataclasses import dataclass, field, replace
 
 import torch
+
 from blockwise import Memory, Narrow, Net, Tempered
+from longreach.kv.reuse.reuse import Lead
 from repair_cases import Case
 
 ANSWER = 24
@@ -27,6 +30,13 @@ class Prompt:
     full: Memory
     answer: torch.Tensor
     exact: torch.Tensor
+    readings: dict[Lead, Stored] = field(default_factory=dict)
+
+    @property
+    def chunks(self) -> list[tuple[int, int]]:
+        """Ranges of the chunks among the slots of chunks."""
+        sizes = torch.tensor([0, *(len(text) for text in self.case.chunks)]).cumsum(0).tolist()
+        return list(itertools.pairwise(sizes))
 
     @property
     def passages(self) -> torch.Tensor:
@@ -67,16 +77,16 @@ def lay(net: Net, case: Case, end: frozenset[int]) -> Prompt:
 
 
 def follow(
-    net: Net, memory: Memory, hidden: torch.Tensor, at: int, end: frozenset[int]
+    net: Net, memory: Memory, hidden: torch.Tensor, at: int, end: frozenset[int], limit: int = ANSWER
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode greedily from `hidden` of the last token, into the slots from `at`: the tokens, and the log-probabilities
-    before each. An end token is among them."""
+    """Decode greedily from `hidden` of the last token, into the slots from `at`: at most `limit` tokens, and the
+    log-probabilities before each. An end token is among them."""
     tokens, told = [], []
-    for step in range(ANSWER):
+    for step in range(limit):
         log_probs = net.log_probs(hidden)
         told.append(log_probs)
         tokens.append(int(log_probs.argmax()))
-        if tokens[-1] in end or step == ANSWER - 1:
+        if tokens[-1] in end or step == limit - 1:
             break
         hidden = net.compute(memory, torch.tensor(tokens[-1:]), torch.tensor([at + step])).hidden
     return torch.tensor(tokens), torch.cat(told)
@@ -114,15 +124,21 @@ def stored(net: Net, prompt: Prompt, *, behind: list[int], prefixed: bool = True
 
 @dataclass
 class Outcome:
-    """`kl [answer tokens]` to the full prefill, `agree` where its top token is the same; cost in token-layers."""
+    """`kl [answer tokens]` to the full prefill; `agree` where the top token is the same; `sure` where the full prefill
+    gives it at least a half; what share of the chunks' token-layers was computed again, and the cost of all as a share
+    of the full prefill's. `told [answer tokens]`: the top tokens. `memory` is what the answer can go on from."""
 
     kl: torch.Tensor
     agree: torch.Tensor
     sure: torch.Tensor
-    cost: int
-    recomputed: int
-    hidden: torch.Tensor
-    memory: Memory
+    recomputed: float
+    cost: float
+    told: torch.Tensor
+    memory: Memory | None
+
+    def light(self) -> Outcome:
+        """Without the memory."""
+        return replace(self, memory=None)
 
 
 def repair(
@@ -133,35 +149,44 @@ def repair(
     *,
     narrow: Narrow | None = None,
     tempered: Tempered | None = None,
+    joints: bool = True,
 ) -> Outcome:
-    """Compute the joints, the slots with `depths [slots] > 0` through as many layers, the tail and the exact answer, over
-    `held`; compare the answer's distributions."""
+    """Compute the joints, the tokens with `depths [tokens of chunks]` above 0 through as many layers, the tail and the
+    exact answer, over `held`; compare the answer's distributions. The answer's own tokens cost nothing."""
     memory = held.copy()
-    chosen = prompt.passages[depths[prompt.passages] > 0]
-    body = torch.cat([prompt.joints, chosen]).sort().values
+    chosen = prompt.passages[depths > 0]
+    between = prompt.joints if joints else prompt.joints[:0]
+    body, order = torch.cat([between, chosen]).sort()
     tail_ids = torch.cat([prompt.ids[prompt.tail], prompt.answer[:-1]])
     tail = int(prompt.tail[0]) + torch.arange(len(tail_ids))
-    slots = torch.cat([body, tail])
-    deep = torch.cat([depths[body], torch.full_like(tail, net.layers)])
-    deep[: len(body)][prompt.chunk[body] == 0] = net.layers
+    deep = torch.cat([torch.full_like(between, net.layers), depths[depths > 0]])[order]
     done = net.compute(
-        memory, torch.cat([prompt.ids[body], tail_ids]), slots, depths=deep, narrow=narrow, tempered=tempered
+        memory,
+        torch.cat([prompt.ids[body], tail_ids]),
+        torch.cat([body, tail]),
+        depths=torch.cat([deep, torch.full_like(tail, net.layers)]),
+        narrow=narrow,
+        tempered=tempered,
     )
-    hidden = done.hidden[-len(prompt.answer) :]
-    told = net.log_probs(hidden)
-    kl = (prompt.exact.exp() * (prompt.exact - told)).sum(-1)
-    top = prompt.exact.max(-1)
-    agree = told.argmax(-1) == top.indices
+    log_probs = net.log_probs(done.hidden[-len(prompt.answer) :])
+    exact = prompt.exact.max(-1)
+    told = log_probs.argmax(-1)
     cost = done.cost - (len(prompt.answer) - 1) * net.layers
-    return Outcome(kl, agree, top.values.exp() >= 0.5, cost, len(chosen), hidden, memory)
+    return Outcome(
+        kl=(prompt.exact.exp() * (prompt.exact - log_probs)).sum(-1),
+        agree=told == exact.indices,
+        sure=exact.values.exp() >= 0.5,
+        recomputed=int(done.layers[prompt.passages].sum()) / net.layers / len(prompt.passages),
+        cost=cost / net.layers / len(prompt.ids),
+        told=told,
+        memory=memory,
+    )
 
 
-def look(net: Net, prompt: Prompt, held: Memory, upto: int | None = None) -> tuple[torch.Tensor, int]:
-    """One pass of joints and question over `held`: the question's attention `[layers, heads, question, slots]`, and what
-    it cost in token-layers."""
+def look(net: Net, prompt: Prompt, held: Memory) -> tuple[torch.Tensor, float]:
+    """One pass of the tail over `held`, the joints unseen: its attention `[layers, heads, tail, tokens of chunks]`, and
+    what it cost, as a share of a full prefill's token-layers."""
     memory = held.copy()
-    slots = torch.cat([prompt.joints, prompt.tail])
-    watch = torch.zeros(len(slots), dtype=torch.bool)
-    watch[len(prompt.joints) :] = True
-    done = net.compute(memory, prompt.ids[slots], slots, watch=watch, upto=upto)
-    return torch.stack(done.weights), done.cost
+    watch = torch.ones(len(prompt.tail), dtype=torch.bool)
+    done = net.compute(memory, prompt.ids[prompt.tail], prompt.tail, watch=watch)
+    return torch.stack(done.weights)[..., prompt.passages], done.cost / net.layers / len(prompt.ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +18,7 @@ class Ape(Reuse):
     attends to their tokens with logits over `temperature`, and to the chunks as a whole with their log-sum-exp times
     `scale` (Yang et al. 2025, arXiv 2502.05431). Both are found by trying, at most 1."""
 
-    parallel = True
+    parallel: ClassVar[bool] = True
     temperature: float = 0.9
     scale: float = 0.9
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 
@@ -23,8 +22,8 @@ class CacheCraft(Reuse):
     computed.
     """
 
-    lead: ClassVar[Lead] = "filler"
     share: float = 0.15
+    lead: Lead = "filler"
 
     def __post_init__(self) -> None:
         check_share(self.share)

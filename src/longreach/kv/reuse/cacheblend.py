@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from longreach.errors import SpecError
-from longreach.kv.reuse.reuse import Reuse, StoredTokens, amount, check_share, reuses
+from longreach.kv.reuse.reuse import Lead, Reuse, StoredTokens, amount, check_share, reuses
 
 
 @reuses.register("cacheblend")
@@ -24,6 +24,7 @@ class CacheBlend(Reuse):
     share: float = 0.15
     widen: float = 1.3
     settle: int = 5
+    lead: Lead = "prefix"
 
     def __post_init__(self) -> None:
         check_share(self.share)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from longreach.kv.reuse.reuse import Reuse, StoredTokens, amount, check_share, reuses
+from longreach.kv.reuse.reuse import Lead, Reuse, StoredTokens, amount, check_share, reuses
 
 
 @reuses.register("epic")
@@ -17,6 +17,7 @@ class Epic(Reuse):
     number of tokens, which is the same for chunks of one length."""
 
     share: float = 0.15
+    lead: Lead = "prefix"
 
     def __post_init__(self) -> None:
         check_share(self.share)

@@ -39,7 +39,7 @@ class StoredTokens:
 
     `chunks`: for each chunk its tokens as half-open ranges `(start, end)`, which tile `[0, tokens)`; `layers`: of the
     model; `question` is there for methods that `look`. What was noted when the chunks were read for the store, if it
-    was: `unsteady [layers, tokens]`, how much a token's keys and values change with what the chunk is read behind
+    was: `unsteady [tokens]`, how much a token's keys and values change with what the chunk is read behind
     (`longreach.kv.reuse.gaze.unsteadiness`); `outward [tokens]`, the share of a token's attention that went to the
     filler before its chunk, averaged over layers and heads.
     """
@@ -56,11 +56,11 @@ class StoredTokens:
 
 
 class Reuse:
-    """What to compute again. `lead`: what the method wants its chunks to have been read behind; `looks`: whether it wants
-    the question's attention, for which the question is computed once more; `parallel`: whether all chunks keep the place
-    at which they were read, right behind the prefix, rather than following each other."""
+    """What to compute again. `lead`: what the method wants its chunks to have been read behind; `looks`: whether it
+    wants the question's attention, for which the question is computed once more; `parallel`: whether all chunks keep
+    the place at which they were read, right behind the prefix, rather than following each other."""
 
-    lead: ClassVar[Lead] = "prefix"
+    lead: Lead = "prefix"
     looks: ClassVar[bool] = False
     parallel: ClassVar[bool] = False
 
