@@ -4,7 +4,9 @@ The embedded model in float32 answers real questions over 8 and 16 passages that
 of `longreach.kv.reuse` is followed on the full prefill's own greedy answer; what is computed again is really computed.
 Cost is in token-layers, as a share of the full prefill's, the look at the question included.
 
-    python bench/repair.py [--quick] [--json FILE] [--cases 30] [--shares 0.05 0.15 0.3]
+    python bench/repair.py [--quick] [--json FILE] [--cases 15] [--shares 0.15 0.3]
+
+It can be measured in parts: `--keep` writes the outcomes of a run as they come, `--kept` shows several runs as one.
 """
 
 from __future__ import annotations

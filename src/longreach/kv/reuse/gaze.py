@@ -23,9 +23,8 @@ class Gaze(Reuse):
 
         s_i = a_i * unsteady_i
 
-    with a_i averaged over layers, heads and the question's tokens. Of whatever a layer, a head or a smoothing over
-    neighbours was tried to add, nothing was worth its numbers (`bench/repair.py`). Chunks are read behind filler, not
-    right behind the prefix, which is worth more than any choice: see `longreach.kv.reuse.filler`.
+    with a_i averaged over layers, heads and the question's tokens. Chunks are read behind filler, not right behind the
+    prefix: see `longreach.kv.reuse.filler`.
     """
 
     looks: ClassVar[bool] = True

@@ -41,7 +41,7 @@ class StoredTokens:
     model; `question` is there for methods that `look`. What was noted when the chunks were read for the store, if it
     was: `unsteady [tokens]`, how much a token's keys and values change with what the chunk is read behind
     (`longreach.kv.reuse.gaze.unsteadiness`); `outward [tokens]`, the share of a token's attention that went to the
-    filler before its chunk, averaged over layers and heads.
+    filler before its chunk, averaged over layers and heads. A log-sum-exp of the filler's part gives it.
     """
 
     chunks: Sequence[tuple[int, int]]
