@@ -79,6 +79,9 @@ def measure(options: harness.Options) -> harness.Result:
         return summary(*gathered(given.kept), shares)
     loaded = load("embedded", cache=Settings().cache, device="cpu", dtype="float32")
     desk = Desk(Net(loaded.model), loaded.tokenizer, loaded.end_tokens)
+    off = _off(desk.net, loaded.model)
+    if off > 1e-3:
+        raise SystemExit(f"the passes differ from transformers' by {off:.2g}: nothing was measured")
     seen = {(n, spec): Seen(spec, n) for n in passages for spec in specs(shares)}
     recall: dict[tuple[int, str], list[float]] = {}
     for n in passages:
@@ -170,6 +173,13 @@ def _cases(data: Path, n: int, count: int, tokenizer: Any, part: str, packs: Seq
     found = [cases(data, pack, n, count, tokenizer, part=part) for pack in packs]
     for together in zip(*found, strict=True):
         yield from together
+
+
+def _off(net: Net, model: Any) -> float:
+    """The greatest difference to transformers in the log-probabilities after some tokens."""
+    ids = torch.arange(100, 160)
+    hidden = net.compute(net.memory(torch.arange(60)), ids, torch.arange(60)).hidden
+    return float((net.log_probs(hidden) - model(ids[None]).logits[0].float().log_softmax(-1)).abs().max())
 
 
 def _told(desk: Desk, answer: torch.Tensor, case: Case) -> float:

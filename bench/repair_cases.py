@@ -20,17 +20,13 @@ SHORTEST, LONGEST = 60, 130
 
 @dataclass(frozen=True)
 class Case:
-    """A prompt in pieces of token ids: `prefix`, for each chunk what stands before it (`joints`) and the chunk, `tail`.
-
-    `other` is a passage that has nothing to do with the question, for reading chunks behind something.
-    """
+    """A prompt in pieces of token ids: the prefix, for each chunk the joint before it and the chunk, the tail."""
 
     name: str
     prefix: list[int]
     joints: list[list[int]]
     chunks: list[list[int]]
     tail: list[int]
-    other: list[int]
     answers: list[str]
 
 
@@ -59,9 +55,6 @@ def cases(data: Path, pack: str, passages: int, count: int, tokenizer: Any, *, p
         if not gold or len(near) < passages - len(gold):
             continue
         chosen = sorted([*gold, *near[: passages - len(gold)]], key=lambda i: _hash(key + i))
-        unrelated = min(
-            (i for i in ids if i not in ranked and len(held["docs"][i]) > 400), key=lambda i: _hash(key + i)
-        )
         prefix, joints, tail = _frame(question, passages, tokenizer)
         found.append(
             Case(
@@ -70,7 +63,6 @@ def cases(data: Path, pack: str, passages: int, count: int, tokenizer: Any, *, p
                 [encode(joint) for joint in joints],
                 [texts[i] for i in chosen],
                 encode(tail),
-                encode(held["docs"][unrelated])[:LONGEST],
                 held["answers"][key],
             )
         )
