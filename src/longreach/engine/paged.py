@@ -44,8 +44,8 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler` and
-    `pool` may be looked at.
+    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`
+    and `pool` may be looked at.
     """
 
     def __init__(
