@@ -5,14 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longreach.context.assemble import assemble_chat
+from longreach.context.assemble import INSTRUCTIONS, as_question
+from longreach.engine import Message
 from longreach.engine.chat import render
-from longreach.types import Chunk, DocumentInfo, Hit, Passage
 
 SHORTEST, LONGEST = 60, 130
 """Tokens of a passage."""
@@ -72,11 +71,9 @@ def cases(data: Path, pack: str, passages: int, count: int, tokenizer: Any, *, p
 def _frame(question: str, passages: int, tokenizer: Any) -> tuple[str, list[str], str]:
     """What stands around the chunks in the reader's prompt."""
     mark = "\N{SECTION SIGN}"
-    info = DocumentInfo("", "", {}, "", 0, 0, "")
-    shown: Sequence[Passage] = [
-        Passage(n, Hit(Chunk(str(n), "", 0, 1, mark, 1), info, 0.0), mark) for n in range(1, passages + 1)
-    ]
-    first, *rest = render(tokenizer, assemble_chat(question.replace(mark, ""), shown)).split(mark)
+    shown = "".join(f"[{n}] {mark}\n\n" for n in range(1, passages + 1))
+    asked = Message("user", f"{shown}Question: {as_question(question.replace(mark, ''))}")
+    first, *rest = render(tokenizer, [Message("system", INSTRUCTIONS), asked]).split(mark)
     # The first passage's number belongs to its joint, so that all questions share the prefix to the token.
     prefix, number = first[: first.rindex("[")], first[first.rindex("[") :]
     return prefix, [number, *rest[:-1]], rest[-1]

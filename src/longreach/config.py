@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     library: Path = Path(platformdirs.user_data_dir("longreach", appauthor=False)) / "default.library"
     cache: Path = Path(platformdirs.user_cache_dir("longreach", appauthor=False))
     store: Path | None = None
+    store_gb: float = Field(default=8.0, ge=0)
+    reuse: Literal["auto", "off"] = "auto"
     data: Path | None = None
     model: str = "embedded"
     encoder: str = "embedded"

@@ -17,7 +17,7 @@ from longreach.library import Library
 from longreach.library.filters import Under, Where
 from longreach.plan import suited
 from longreach.search import search
-from longreach.types import Answer, Budget, Citation, Document, Hit, Passage, Timing, Usage
+from longreach.types import Answer, Budget, Citation, Document, DocumentInfo, Hit, Passage, Timing, Usage
 
 NOT_TOLD = "The documents do not tell."
 """The answer where the passages hold no support for one."""
@@ -33,6 +33,18 @@ class Found:
     passages: Sequence[Passage]
     seconds: float
 
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Of `document`, `chunks` more are kept now; `tokens` had to be read for that."""
+
+    document: DocumentInfo
+    chunks: int
+    tokens: int
+
+
+AT_ONCE = 8
+"""Chunks that are read ahead together."""
 
 Event: TypeAlias = Found | str | Answer
 """What `Reader.stream` yields: once `Found`, then pieces of text, last the whole `Answer`."""
@@ -91,6 +103,16 @@ class Reader:
             raise InputError("the question is empty: ask something")
         budget = self._budget(question)
         return self._events(question, budget, where, under)
+
+    def read_ahead(self) -> Iterator[Ahead]:
+        """Have the model read every chunk of the library that it has not read yet, document by document, so that
+        questions need not wait for it; what was read before is passed over. Yields after each few chunks. Raises
+        UnsupportedError where the engine keeps no passages."""
+        for info in self.library.documents():
+            texts = [text for text, _ in self.library.cut(self.library.get(info.id))]
+            for at in range(0, len(texts), AT_ONCE):
+                some = texts[at : at + AT_ONCE]
+                yield Ahead(info, len(some), self.engine.read_ahead(self.answerer.prompt("?", some, self.engine)))
 
     def _events(self, question: str, budget: Budget, where: Where | None, under: Under) -> Iterator[Event]:
         began = time.perf_counter()

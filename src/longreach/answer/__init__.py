@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from longreach.engine import Engine
+from longreach.engine import Engine, Prompt
 from longreach.registry import Family
 from longreach.types import Passage, Usage
 
@@ -39,6 +39,10 @@ class Answerer(Protocol):
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
         """Yields the answer's text as it comes and returns the draft. `passages` stand in the order of the prompt."""
+        ...
+
+    def prompt(self, question: str, passages: Sequence[str], engine: Engine) -> Prompt:
+        """What the model is given to read."""
         ...
 
     def overhead(self, question: str, engine: Engine) -> int:

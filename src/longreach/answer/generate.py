@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from longreach.answer import Draft, answerers
 from longreach.answer.support import support
 from longreach.context.assemble import assemble_chat
-from longreach.engine import Engine
+from longreach.engine import Engine, Prompt
 from longreach.types import Passage
 
 
@@ -24,8 +24,11 @@ class Generate:
     def overhead(self, question: str, engine: Engine) -> int:
         return engine.count("".join(message.content for message in assemble_chat(question, []))) + 16 + self.max_tokens
 
+    def prompt(self, question: str, passages: Sequence[str], engine: Engine) -> Prompt:
+        return assemble_chat(question, passages)
+
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        prompt = assemble_chat(question, passages)
+        prompt = assemble_chat(question, [passage.text for passage in passages])
         with engine.stream(prompt, max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed) as stream:
             for piece in stream:
                 if piece.text:

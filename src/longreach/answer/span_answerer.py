@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from longreach.answer import Draft, Quote
 from longreach.answer.spans import Span, SpanSearch, Start, starts_of, stops_of
 from longreach.answer.support import sentence_around
 from longreach.context.assemble import assemble_examples
-from longreach.engine import Engine
+from longreach.engine import Engine, Part
 from longreach.types import Passage, Usage
 from longreach.words import content_words
 
@@ -43,10 +42,14 @@ class SpanAnswerer(ABC):
         """The span to answer with; None where there is none."""
 
     def overhead(self, question: str, engine: Engine) -> int:
-        return len(prompt(question, [], engine)) + self.max_tokens
+        return sum(len(part.token_ids) for part in self.prompt(question, [], engine)) + self.max_tokens
+
+    def prompt(self, question: str, passages: Sequence[str], engine: Engine) -> list[Part]:
+        pieces = assemble_examples(question, passages)
+        return [Part(tuple(engine.tokenize(text)), passage) for text, passage in pieces]
 
     def answer(self, question: str, passages: Sequence[Passage], engine: Engine) -> Generator[str, None, Draft]:
-        exploration = engine.explore(prompt(question, passages, engine))
+        exploration = engine.explore(self.prompt(question, [passage.text for passage in passages], engine))
         search = SpanSearch(exploration, starts_of(passages, engine.tokenize, self.max_tokens), stops_of(engine))
         choice = self.choose(question, passages, search)
         usage = Usage(
@@ -60,11 +63,6 @@ class SpanAnswerer(ABC):
         text, quote = quoted(choice)
         yield text
         return Draft(text, [quote], usage)
-
-
-def prompt(question: str, passages: Sequence[Passage], engine: Engine) -> list[int]:
-    """The tokens of the prompt with examples."""
-    return list(chain.from_iterable(engine.tokenize(piece) for piece in assemble_examples(question, passages) if piece))
 
 
 def quoted(choice: Choice) -> tuple[str, Quote]:

@@ -11,6 +11,7 @@ import typer
 from longreach.cli import options
 from longreach.cli.common import open_library, out, parse_metadata, print_json, shown_path
 from longreach.cli.indexing import add, name_skipped, summary, why_nothing
+from longreach.cli.reading import keep_read
 from longreach.config import load_settings
 from longreach.errors import DocumentError
 
@@ -25,6 +26,10 @@ def index(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only say what keeping the KV of all chunks would take, for --model.")
     ] = False,
+    read_ahead: Annotated[
+        bool,
+        typer.Option("--read-ahead", help="Then have --model read every chunk, so that questions wait less."),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Add, update and remove documents. Unchanged files cost nothing; safe to interrupt and to run again."""
@@ -37,10 +42,14 @@ def index(
         return
     with open_library(settings, create=True, chunker=chosen) as opened:
         report = add(opened, paths, parse_metadata(metadata))
+        ahead = keep_read(opened, settings) if read_ahead else None
         stats = opened.stats()
     done = report.added + report.updated + report.unchanged + report.removed
     if as_json:
-        print_json({**asdict(report), "library": str(settings.library), "documents": stats.documents})
+        print_json(
+            {**asdict(report), "library": str(settings.library), "documents": stats.documents}
+            | ({} if ahead is None else {"read_ahead": asdict(ahead)})
+        )
     else:
         name_skipped(report)
         if done:
@@ -48,5 +57,7 @@ def index(
                 f"{summary(report)}: {stats.documents:,} documents, {stats.chunks:,} chunks, "
                 f"{stats.bytes / 1e6:,.1f} MB in {shown_path(str(settings.library))}"
             )
+        if ahead is not None:
+            out.print(f"{ahead.chunks:,} chunks are kept as read, {ahead.tokens:,} tokens of them read now")
     if not done:
         raise DocumentError(f"nothing was indexed from {why_nothing(report, paths)}")

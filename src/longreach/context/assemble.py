@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longreach.engine import Message
-from longreach.types import Passage
 
 INSTRUCTIONS = "Answer the question in one or two short sentences, using only what the passages say."
 
@@ -54,18 +53,21 @@ EXAMPLES = (
 """Passage, question, answer: what a small model needs to see to answer with a span and stop."""
 
 
-def assemble_chat(question: str, passages: Sequence[Passage]) -> list[Message]:
+def assemble_chat(question: str, passages: Sequence[str]) -> list[Message]:
     """A conversation that asks `question` over `passages`, for models that follow instructions."""
-    shown = "\n\n".join(f"[{passage.number}] {passage.text}" for passage in passages)
-    return [Message("system", INSTRUCTIONS), Message("user", f"{shown}\n\nQuestion: {as_question(question)}")]
+    shown = "".join(f"{text}\n\n" for text in passages)
+    return [
+        Message("system", INSTRUCTIONS),
+        Message("user", f"{shown}Question: {as_question(question)}", tuple(passages)),
+    ]
 
 
-def assemble_examples(question: str, passages: Sequence[Passage]) -> list[str]:
+def assemble_examples(question: str, passages: Sequence[str]) -> list[tuple[str, bool]]:
     """A text that goes on with the answer, for small models: examples, passages, question. In pieces, each to be turned
-    into tokens by itself, so that the examples are the same tokens whatever follows them."""
+    into tokens by itself, so that it is the same tokens whatever stands around it; true says of a passage."""
     examples = "".join(f"{text}\n\nQuestion: {asked}\nAnswer: {told}\n\n\n" for text, asked, told in EXAMPLES)
-    shown = "\n\n".join(passage.text for passage in passages)
-    return [examples, shown, "\n\nQuestion:", f" {as_question(question)}", "\nAnswer:"]
+    shown = [(f"{text}\n\n", True) for text in passages]
+    return [(examples, False), *shown, ("Question:", False), (f" {as_question(question)}", False), ("\nAnswer:", False)]
 
 
 def as_question(text: str) -> str:

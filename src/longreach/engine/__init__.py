@@ -1,7 +1,7 @@
 """Engines: prompts in, a stream of tokens out."""
 
 from longreach.engine.engine import Engine, Stream
-from longreach.engine.requests import ROOT, Completion, Logprob, Message, Piece, Prompt, Sampling, TokenLogprobs
+from longreach.engine.requests import ROOT, Completion, Logprob, Message, Part, Piece, Prompt, Sampling, TokenLogprobs
 
 __all__ = [
     "ROOT",
@@ -9,6 +9,7 @@ __all__ = [
     "Engine",
     "Logprob",
     "Message",
+    "Part",
     "Piece",
     "Prompt",
     "Sampling",

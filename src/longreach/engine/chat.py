@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from longreach.engine.requests import Message
+from longreach.engine.requests import Message, Part
 from longreach.errors import ModelError
 
 
@@ -19,6 +19,33 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     harmless = [Message(message.role, _pull_apart(message.content, specials)) for message in messages]
     text = render(tokenizer, harmless)
     return list(tokenizer(text, add_special_tokens=not tokenizer.chat_template)["input_ids"])
+
+
+def chat_parts(tokenizer: Any, messages: Sequence[Message]) -> list[Part]:
+    """The same conversation in parts: each passage, with the white space behind it, by itself. Its token ids are those
+    of `encode_chat` but where a passage begins or ends in the middle of a token."""
+    specials = _specials(tokenizer)
+    harmless = [Message(message.role, _pull_apart(message.content, specials)) for message in messages]
+    text = render(tokenizer, harmless)
+    cuts, at = [], 0
+    for shown in (_pull_apart(passage, specials) for message in messages for passage in message.passages):
+        start = text.find(shown, at)
+        if start < 0:
+            continue  # the template changed it: it is read with the rest
+        at = start + len(shown)
+        at += len(text[at:]) - len(text[at:].lstrip())
+        cuts.append((start, at))
+    pieces, last = [], 0
+    for start, end in cuts:
+        pieces += [(text[last:start], False), (text[start:end], True)]
+        last = end
+    pieces.append((text[last:], False))
+    parts = []
+    for number, (piece, passage) in enumerate(pieces):
+        opens = number == 0 and not tokenizer.chat_template
+        if ids := tuple(tokenizer(piece, add_special_tokens=opens)["input_ids"]):
+            parts.append(Part(ids, passage))
+    return parts
 
 
 def render(tokenizer: Any, messages: Sequence[Message]) -> str:

@@ -121,6 +121,8 @@ class Engine(ABC):
 
             return RemoteEngine(settings.model, api_key=settings.api_key, cache=settings.cache)
         from longreach.engine.paged import PagedEngine
+        from longreach.engine.stores import open_store
+        from longreach.model.adapters import adapter_for
         from longreach.model.device import choose_kv_dtype
         from longreach.model.load import load
 
@@ -136,11 +138,19 @@ class Engine(ABC):
         # are kept in as few as can be read quickly.
         plain = settings.dtype != "auto" or loaded.device.type != "cpu"
         kept = None if plain else choose_kv_dtype(loaded.dtype)
-        return PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)
+        engine = PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)
+        if settings.reuse == "auto" and (adapter := adapter_for(loaded.model)) is not None:
+            engine.keep_passages(open_store(loaded, settings, engine.pool.keys.dtype), adapter)
+        return engine
 
     @abstractmethod
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
         """The stream of the answer to `prompt`. Raises InputError and PromptTooLongError at once."""
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        """Read the passages of a prompt (`Part`, `Message.passages`) that are not kept yet, and keep them for the
+        questions to come. Returns how many tokens were read. Raises UnsupportedError where the engine keeps none."""
+        raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
 
     @abstractmethod
     def count(self, text: str) -> int:

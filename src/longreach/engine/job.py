@@ -14,6 +14,7 @@ from longreach.engine.requests import FinishReason, Piece, TokenLogprobs
 from longreach.engine.sampling import Source
 from longreach.engine.visible import Visible
 from longreach.kv.policies import Policy
+from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.swap import Swapped
 
@@ -27,7 +28,8 @@ class Job:
     `priority`: lower comes first. `deadline` and `began` are seconds of `time.perf_counter`. `leader` is another
     sample of the same prompt, whose pages are shared once it has read it; `sample` is its number. A job that `looks`
     reads its prompt, keeps its pages and has the `logits` after it. `compacted` is the length of the output when its
-    KV was last made smaller, -1 before.
+    KV was last made smaller, -1 before. `begins` hold the beginning of the prompt, with passages that were read apart;
+    `unread` of its tokens were not at hand before.
     """
 
     prompt: list[int]
@@ -56,6 +58,8 @@ class Job:
     watcher: LastQueries | None = None
     reader: SelectedPages | None = None
     compacted: int = -1
+    begins: list[Segment] = field(default_factory=list)
+    unread: int = 0
     logits: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -112,18 +116,24 @@ class Job:
     @property
     def exact(self) -> bool:
         """Whether its KV is that of plain attention, so that it may be shared with others."""
-        return self.policy is None
+        return self.policy is None and not self.begins
 
     def begin(self, sequence: Sequence) -> None:
         """Take over a sequence with the KV of what it shares with earlier texts."""
         self.sequence = sequence
         self.done = sequence.position
         if self.reused is None:
-            self.reused = self.done
+            self.reused = max(0, self.done - self.unread)
         if self.policy is not None and self.policy.observes:
             self.watcher = LastQueries(self.policy.observes)
         if self.policy is not None and self.policy.skips:
             self.reader = SelectedPages(self.policy, sequence)
+
+    def forget_beginning(self) -> None:
+        """Let go of passages that were read apart: all of the prompt is read anew."""
+        for segment in self.begins:
+            segment.release()
+        self.begins, self.unread = [], 0
 
     def release(self) -> None:
         """Let go of all KV."""

@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from longreach.engine.chat import encode_chat
+from longreach.engine.chat import chat_parts, encode_chat
 from longreach.engine.engine import Engine, Stream
 from longreach.engine.exploration import Exploration
 from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
-from longreach.engine.requests import Completion, Message, Piece, Prompt, Sampling, TokenLogprobs, check_prompt
+from longreach.engine.passages import Passages, split
+from longreach.engine.requests import Completion, Message, Part, Piece, Prompt, Sampling, TokenLogprobs, check_prompt
 from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
+from longreach.kv.pool import OutOfPagesError
 from longreach.kv.prefix import PrefixCache
+from longreach.kv.store.store import KVStore
+from longreach.model.adapter import Adapter
 from longreach.model.bridge import Bridge, Products
 from longreach.model.load import LoadedModel
 from longreach.types import Timing, Usage
@@ -80,6 +84,7 @@ class PagedEngine(Engine):
             preemption=preemption,
         )
         self._runner = Runner(self.bridge, self.pool)
+        self.passages: Passages | None = None
         self._ahead: tuple[list[Job], Flight] | None = None  # a step that has begun and is not settled
         self._lock = RLock()
         self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
@@ -91,20 +96,40 @@ class PagedEngine(Engine):
         return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def encode(self, prompt: Prompt) -> list[int]:
+        return [token for part in self.parts(prompt) for token in part.token_ids]
+
+    def parts(self, prompt: Prompt) -> list[Part]:
+        """A prompt by its token ids, passages apart where the engine keeps them. Raises InputError for an empty one."""
         check_prompt(prompt)
+        if isinstance(prompt[0], Part):
+            parts = [part for part in prompt if isinstance(part, Part)]
+            if not any(part.token_ids for part in parts):
+                raise InputError("the prompt is empty")
+            for part in parts:
+                self._check_known(part.token_ids)
+            return parts
+        messages = [part for part in prompt if isinstance(part, Message)]
+        if self.passages is not None and any(message.passages for message in messages):
+            return chat_parts(self.loaded.tokenizer, messages)
+        return [Part(tuple(self._encode(prompt)))]
+
+    def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             ids = list(self.loaded.tokenizer(prompt)["input_ids"])
         elif isinstance(prompt[0], Message):
             ids = encode_chat(self.loaded.tokenizer, [part for part in prompt if isinstance(part, Message)])
         else:
             ids = [part for part in prompt if isinstance(part, int)]
-            size = self.loaded.model.get_input_embeddings().num_embeddings
-            wrong = next((at for at in ids if not 0 <= at < size), None)
-            if wrong is not None:
-                raise InputError(f"there is no token {wrong}: the vocabulary has {size}")
+            self._check_known(ids)
         if not ids:
             raise InputError("the prompt is empty")
         return ids
+
+    def _check_known(self, ids: Sequence[int]) -> None:
+        size = self.loaded.model.get_input_embeddings().num_embeddings
+        wrong = next((at for at in ids if not 0 <= at < size), None)
+        if wrong is not None:
+            raise InputError(f"there is no token {wrong}: the vocabulary has {size}")
 
     def decode(self, token_ids: Sequence[int]) -> str:
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
@@ -122,7 +147,8 @@ class PagedEngine(Engine):
         """See `Engine.start`. Lower `priority` goes first; after `timeout` seconds the answer ends where it is;
         `policy` ("snapkv(budget=0.25)") says what is kept of the KV."""
         began = time.perf_counter()
-        ids = self._fitting(prompt)
+        parts = self.parts(prompt)
+        ids = self._fitting(parts)
         sampling.check_vocabulary(self.loaded.model.get_input_embeddings().num_embeddings)
         limit = min(sampling.max_tokens, self.context_length - len(ids))
         self._check_room(len(ids) + limit)
@@ -131,9 +157,11 @@ class PagedEngine(Engine):
         jobs: list[Job] = []
         for number in range(sampling.n):
             source = Source(sampling, ids, sampling.ends(self.end_tokens), number)
-            leader = jobs[0] if jobs and kept is None else None
+            leader = jobs[0] if jobs and kept is None and self.passages is None else None
             jobs.append(Job(ids, source, limit, began, priority, deadline, kept, leader, number))
         with self._lock:
+            if kept is None:
+                self._begin_apart(jobs, parts)
             for job in jobs:
                 self.scheduler.add(job)
         stream = Stream(lambda cancelled: self._pieces(jobs, cancelled), on_cancel=lambda: self._drop(jobs))
@@ -143,10 +171,12 @@ class PagedEngine(Engine):
     def explore(self, prompt: Prompt) -> Exploration:
         if any(window is not None for window in self.bridge.shapes.windows):
             raise UnsupportedError(f"{self.model} has layers that do not see all of the text: it cannot be explored")
-        ids = self._fitting(prompt)
+        parts = self.parts(prompt)
+        ids = self._fitting(parts)
         self._check_room(len(ids))
         job = Job(ids, Source(Sampling(max_tokens=1), ids), 1, time.perf_counter(), looks=True)
         with self._lock:
+            self._begin_apart([job], parts)
             self.scheduler.add(job)
             while job.active:
                 self._advance(job)
@@ -165,9 +195,47 @@ class PagedEngine(Engine):
             if self.bridge.fast is None:
                 self.bridge.quicken(self.products)
 
-    def forget(self) -> None:
-        """Let go of what is kept of past requests for reuse."""
+    def keep_passages(self, store: KVStore, adapter: Adapter | None = None) -> None:
+        """From now on read the passages of prompts (`Part`, `Message.passages`) apart, with `adapter` where there is
+        one, keep them in `store`, which is the engine's from now on, and reuse them wherever they stand. Answers then
+        differ from those of a full prefill, with an adapter by little (docs/reuse.md). Raises UnsupportedError for a
+        model whose keys cannot be moved, ModelError for an adapter of another model."""
+        if not self.bridge.relocatable:
+            raise UnsupportedError(f"the keys of {self.model} cannot be moved: passages cannot be reused")
+        fitting = None if adapter is None else adapter.on(self.loaded.model)
         with self._lock:
+            assert self.passages is None, "passages are kept already"
+            store.attach(self.pool, len(self.pool) * self.pool.page_bytes // 2)
+            self.passages = Passages(
+                self._runner,
+                self.pool,
+                (self.bridge.shapes.layers, self.bridge.shapes.kv_heads),
+                store,
+                fitting,
+                step_tokens=self.scheduler.step_tokens,
+                room=self.scheduler.evict,
+                meanwhile=self.step,
+            )
+            self.scheduler.keepers.append(self.passages)
+        weakref.finalize(self, store.flush)
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
+        UnsupportedError where the engine keeps none, ModelError where there is no room."""
+        if self.passages is None:
+            raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
+        opening, passages = split(self.parts(prompt))
+        with self._lock, torch.inference_mode():
+            try:
+                return self.passages.read_ahead(opening, passages)
+            except OutOfPagesError as error:
+                raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
+
+    def forget(self) -> None:
+        """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""
+        with self._lock:
+            if self.passages is not None:
+                self.passages.clear()
             if self.scheduler.prefix is not None:
                 self.scheduler.prefix.clear()
 
@@ -331,8 +399,25 @@ class PagedEngine(Engine):
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
 
-    def _fitting(self, prompt: Prompt) -> list[int]:
-        ids = self.encode(prompt)
+    def _begin_apart(self, jobs: list[Job], parts: Sequence[Part]) -> None:
+        """Let `jobs` of one prompt begin with its passages, read apart, where the engine keeps them."""
+        if self.passages is None:
+            return
+        opening, passages = split(parts)
+        if sum(map(len, passages)) + len(opening) == len(jobs[0].prompt):
+            passages = passages[:-1]  # something must be left to compute, whose logits tell the next token
+        if not passages or not opening:
+            return
+        with torch.inference_mode():
+            begun = self.passages.begin(opening, passages)
+        if begun is None:
+            return
+        for job in jobs:
+            job.begins, job.unread = [segment.share() for segment in begun.segments], begun.read
+        begun.release()
+
+    def _fitting(self, parts: Sequence[Part]) -> list[int]:
+        ids = [token for part in parts for token in part.token_ids]
         if len(ids) + 1 > self.context_length:
             raise PromptTooLongError(
                 f"the prompt has {len(ids)} tokens, and {self.model} reads {self.context_length} with "

@@ -17,14 +17,25 @@ FinishReason: TypeAlias = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `passages` are texts that stand in it, in this order: an engine that keeps what it
+    has read may read them apart."""
 
     role: Role
     content: str
+    passages: tuple[str, ...] = ()
 
 
-Prompt: TypeAlias = str | Sequence[Message] | Sequence[int]
-"""Text to go on from, as it stands; a conversation, put into the model's chat template; or token ids."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a prompt, by its token ids. A `passage` is the same wherever it stands: an engine that keeps what it
+    has read may read it apart, behind what opens the prompt."""
+
+    token_ids: tuple[int, ...]
+    passage: bool = False
+
+
+Prompt: TypeAlias = str | Sequence[Message] | Sequence[int] | Sequence[Part]
+"""Text to go on from, as it stands; a conversation, put into the model's chat template; token ids; or parts of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,20 +178,20 @@ ROOT = -1
 
 def check_prompt(prompt: Prompt) -> None:
     """Raises InputError unless `prompt` is a text, messages or token ids, and not empty."""
-    shapes = "a prompt is a text, a list of messages or a list of token ids"
+    shapes = "a prompt is a text, a list of messages, of token ids or of parts"
     if not isinstance(prompt, Sequence):
         raise InputError(f"{shapes}, not {type(prompt).__name__}")
     if not prompt:
         raise InputError("the prompt is empty")
     if isinstance(prompt, str):
         return
-    if not (all(isinstance(part, Message) for part in prompt) or all(type(part) is int for part in prompt)):
+    if not any(all(type(part) is kind for part in prompt) for kind in (Message, int, Part)):
         raise InputError(f"{shapes}, nothing mixed")
 
 
 def check_prompts(prompts: Sequence[Prompt]) -> None:
     """Raises InputError where a single prompt was given in place of a list of them."""
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], Message | int)):
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], Message | int | Part)):
         raise InputError("generate takes a list of prompts: put the prompt into brackets")
     for prompt in prompts:
         check_prompt(prompt)

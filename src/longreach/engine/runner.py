@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from longreach.kv.compact import drop, gathered, positions_of
 from longreach.kv.policies import LayerView, Policy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
+from longreach.model.adapter import Adapter
 from longreach.model.bridge import Bridge
 
 if TYPE_CHECKING:
@@ -84,6 +86,15 @@ class Runner:
         for job in jobs:
             job.done += 1
         return flight
+
+    def read(self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None) -> None:
+        """Compute the KV of each text behind its sequence, with `adapter`; room was reserved."""
+        rows = begin(list(zip(sequences, texts, strict=True)))
+        step = self._kind(self._pool, self._bridge.rotations, rows)
+        positions = [at for row in rows for at in range(row.position, row.position + row.count)]
+        flat = [token for text in texts for token in text]
+        with nullcontext() if adapter is None else self._bridge.adapted(adapter):
+            self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([0]))
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,

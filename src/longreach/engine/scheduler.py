@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from longreach.engine.job import Job
 from longreach.kv.pool import OutOfPagesError, PagePool
@@ -20,12 +20,20 @@ GROWTH = 64
 """Tokens for which pages are taken at once while an answer grows."""
 
 
+class Keeper(Protocol):
+    """Holds pages for reuse alone."""
+
+    def evict(self, pages: int) -> bool:
+        """Let go of pages until so many are free in the pool; False where that cannot be."""
+        ...
+
+
 @dataclass(eq=False)
 class Scheduler:
     """`waiting` have no pages, `running` have. A step computes at most `step_tokens` tokens of at most `most` jobs.
 
     `preemption` says what becomes of the KV of a job that must wait again: it is computed once more ("recompute"), or
-    kept in host memory ("swap").
+    kept in host memory ("swap"). `keepers` are asked for pages in their order, the prefix cache first.
     """
 
     pool: PagePool
@@ -35,9 +43,14 @@ class Scheduler:
     step_tokens: int = 512
     most: int = 256
     preemption: Literal["recompute", "swap"] = "recompute"
+    keepers: list[Keeper] = field(default_factory=list)
     waiting: list[Job] = field(default_factory=list)
     running: list[Job] = field(default_factory=list)
     preempted: int = 0
+
+    def __post_init__(self) -> None:
+        if self.prefix is not None:
+            self.keepers.insert(0, self.prefix)
 
     def pages_for(self, tokens: int) -> int:
         """How many pages `tokens` tokens take in a sequence of their own."""
@@ -54,6 +67,7 @@ class Scheduler:
             if job in jobs:
                 jobs.remove(job)
         job.release()
+        job.forget_beginning()
 
     def schedule(self) -> list[tuple[Job, int]]:
         """The jobs of the next step, each with how many of its tokens are to be computed; their pages are reserved."""
@@ -106,13 +120,15 @@ class Scheduler:
         """Pages for all tokens that are known; those of a known prefix are shared. The last token is always computed,
         since its logits are wanted and only KV is kept."""
         sequence = Sequence(self.pool, self.layers, self.heads)
-        shared = self.prefix.find(job.tokens[:-1]) if self.prefix is not None and job.exact else []
+        shared = [segment.share() for segment in job.begins]
+        if self.prefix is not None and job.exact:
+            shared = self.prefix.find(job.tokens[:-1])
         for segment in shared:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
         try:
             ahead = missing + min(GROWTH, job.left)
-            if not self._evict(self.pages_for(ahead)):
+            if not self.evict(self.pages_for(ahead)):
                 ahead = missing
                 self._room(self.pages_for(ahead))
             sequence.reserve(ahead)
@@ -121,6 +137,7 @@ class Scheduler:
             if not shared:
                 raise
             # A shared beginning can take a page more than reading it anew; by now nothing is kept for reuse any more.
+            job.forget_beginning()
             self._begin(job)
             return
         job.begin(sequence)
@@ -130,7 +147,7 @@ class Scheduler:
         assert job.sequence is not None
         while True:
             for ahead in (max(job.missing, min(GROWTH, job.left)), job.missing):
-                if self._evict(self._lacking(job.sequence, ahead)):
+                if self.evict(self._lacking(job.sequence, ahead)):
                     job.sequence.reserve(ahead)
                     return True
             worst = max(self.running, key=Job.rank)
@@ -144,12 +161,12 @@ class Scheduler:
         return self.pages_for(max(0, tokens - sequence.room))
 
     def _room(self, pages: int) -> None:
-        if not self._evict(pages):
+        if not self.evict(pages):
             raise OutOfPagesError(f"{pages} pages are needed and {self.pool.free} are free")
 
-    def _evict(self, pages: int) -> bool:
+    def evict(self, pages: int) -> bool:
         """Free pages by letting go of what is only kept for reuse. False where that is not enough."""
-        return self.pool.free >= pages or (self.prefix is not None and self.prefix.evict(pages))
+        return self.pool.free >= pages or any(keeper.evict(pages) for keeper in self.keepers)
 
     def preempt(self, job: Job) -> None:
         """Let a running job wait again: its pages are free."""

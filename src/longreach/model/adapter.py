@@ -108,6 +108,15 @@ class Adapter:
         return replace(self, down=down, up=up)
 
     @property
+    def name(self) -> str:
+        """16 hexadecimal digits for what it does, in the dtype that it is in."""
+        digest = hashlib.sha256(f"{self.scope} {self.scale}".encode())
+        for part in (self.down, self.up):
+            for key in sorted(part):
+                digest.update(key.encode() + part[key].detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
     def bytes(self) -> int:
         """What it takes as it is."""
         return sum(t.numel() * t.element_size() for part in (self.down, self.up) for t in part.values())

@@ -6,6 +6,8 @@ by name. So the step of the engine travels as an argument, and nothing is kept a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
@@ -16,6 +18,7 @@ from longreach.attention.attend import Scores
 from longreach.attention.merge import with_sink
 from longreach.attention.rotation import Rotation
 from longreach.errors import UnsupportedError
+from longreach.model.adapter import Adapter
 from longreach.model.fast.quicken import Fast, quicken
 from longreach.model.plain import plain_part, plain_weights
 from longreach.model.positions import find_rotations
@@ -75,6 +78,16 @@ class Bridge:
         except UnsupportedError:
             quick = quicken(self.model, few="own")
         self.fast = quick if quick.quick else None
+
+    @contextmanager
+    def adapted(self, adapter: Adapter) -> Iterator[None]:
+        """While this is open, the model computes with `adapter`, and in its own form: quick ones know nothing of it."""
+        fast, self.fast = self.fast, None
+        try:
+            with adapter.applied(self.model):
+                yield
+        finally:
+            self.fast = fast
 
     def run(self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, keep: torch.Tensor) -> torch.Tensor:
         """Logits `[len(keep), vocab]`, in the model's dtype, after those of `tokens [tokens]` at `positions` that

@@ -190,12 +190,12 @@ def near(found: Collector) -> NDArray[np.int32]:
 
 def forms(tokenizer: Any, ids: Callable[[str], list[int]], ends: Iterable[int]) -> tuple[Form, ...]:
     """The two prompts of the reader: examples for small models, a conversation for those that follow instructions."""
-    opening, _, head, _, tail = assemble_examples("?", [])
+    opening, head, _, tail = (text for text, _ in assemble_examples("?", []))
     assert opening.count("Question:") == len(EXAMPLES)
     shown = render(tokenizer, [Message("system", INSTRUCTIONS), Message("user", "\0")])
     before, after = shown.split("\0")
     array: Callable[[Iterable[int]], Ids] = lambda row: np.asarray(list(row), np.int64)  # noqa: E731
-    head_ids = array(ids(head.lstrip()))
+    head_ids = array(ids(head))
     breaks = dict.fromkeys([*ids("\n\n\n"), *ids("\n\n"), *ids("\n")])  # the first of them ends the examples' answers
     return (
         Form("examples", array(ids(opening)), head_ids, array(ids(tail)), array([*breaks, *ends]), True),

@@ -1,0 +1,222 @@
+"""Passages that were read before: found, or read now, and put where a prompt has them.
+
+A passage is read right behind what opens the prompt, and not behind the passages that happen to stand before it, so
+that its keys and values serve any prompt with that opening (Block-Attention, arXiv 2409.15355). Where the model has an
+adapter for it, it is read with the adapter, which makes up for what the passage does not see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from longreach.engine.requests import Part
+from longreach.engine.runner import Runner
+from longreach.kv.pool import OutOfPagesError, PagePool
+from longreach.kv.segment import Segment
+from longreach.kv.sequence import Sequence as KVSequence
+from longreach.kv.store.key import Key
+from longreach.kv.store.pages import gather
+from longreach.kv.store.store import KVStore
+from longreach.model.adapter import Adapter
+
+OPENINGS = 4
+"""Openings whose KV is held: those used last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now."""
+
+    segments: list[Segment]
+    read: int
+
+    def release(self) -> None:
+        """Let go of it."""
+        for segment in self.segments:
+            segment.release()
+
+
+class Passages:
+    """The passages that one engine keeps. `room(pages)` makes so many pages free, or says that it cannot; between two
+    steps of reading `meanwhile` lets other requests go on. For the holder of the engine's lock."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        pool: PagePool,
+        streams: tuple[int, int],
+        store: KVStore,
+        adapter: Adapter | None,
+        *,
+        step_tokens: int,
+        room: Callable[[int], bool],
+        meanwhile: Callable[[], object],
+    ) -> None:
+        self.store = store
+        self._runner = runner
+        self._pool = pool
+        self._streams = streams
+        self._adapter = adapter
+        self._read_with = "" if adapter is None else adapter.name
+        self._step_tokens = step_tokens
+        self._room = room
+        self._meanwhile = meanwhile
+        self._openings: OrderedDict[tuple[int, ...], KVSequence] = OrderedDict()
+
+    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> Begun | None:
+        """`opening` and `passages` as a prompt has them; None where there is no room for them apart."""
+        found: dict[Key, Segment] = {}
+        held: list[Segment] = []
+        try:
+            head, read = self._opening(tuple(opening))
+            held += head.share(len(opening))
+            keys = [self._key(opening, passage) for passage in passages]
+            missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
+            found.update(self._read(head, missing))
+            read += sum(len(key.tokens) for key in missing)
+            place = len(opening)
+            for key in keys:
+                segment = found[key].share()
+                segment.shift = place - segment.start
+                held.append(segment)
+                place += len(key.tokens)
+            return Begun(held, read)
+        except OutOfPagesError:
+            Begun(held, 0).release()
+            return None
+        finally:
+            for segment in found.values():
+                segment.release()
+
+    def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> int:
+        """Have `passages` in the store, and say how many tokens had to be read for that. Raises OutOfPagesError."""
+        keys = dict.fromkeys(self._key(opening, passage) for passage in passages)
+        missing = [key for key in keys if self.store.where(key) is None]
+        if missing:
+            head, _ = self._opening(tuple(opening))
+            for _, segment in self._read(head, missing):
+                segment.release()
+        return sum(len(key.tokens) for key in missing)
+
+    def evict(self, pages: int) -> bool:
+        """Let go of passages and openings that no request uses until `pages` are free; False where that cannot be."""
+        while not self.store.evict(pages) and self._openings:
+            self._openings.popitem(last=False)[1].release()
+        return self._pool.free >= pages
+
+    def clear(self) -> None:
+        """Let go of every opening, and of all that the store holds of this model."""
+        self.store.clear()
+        while self._openings:
+            self._openings.popitem()[1].release()
+
+    def _key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
+        """Of what a passage is once it was read behind `opening`."""
+        named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
+        return self.store.key(passage, f"{named}+{self._read_with}")
+
+    def _known(self, key: Key, found: dict[Key, Segment]) -> bool:
+        """Whether a passage is kept; then it is in pages now."""
+        segment = self.store.resident(key)
+        if segment is None and (entry := self.store.get(key)) is not None:
+            self._reserve(len(key.tokens))
+            segment = self.store.place(key, entry)
+        if segment is not None:
+            found[key] = segment
+        return segment is not None
+
+    def _opening(self, tokens: tuple[int, ...]) -> tuple[KVSequence, int]:
+        """What opens prompts, and how many tokens of it were read now."""
+        if tokens in self._openings:
+            self._openings.move_to_end(tokens)
+            return self._openings[tokens], 0
+        sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens), 0
+        found: dict[Key, Segment] = {}
+        try:
+            if self._known(key, found):
+                sequence.add(found[key])
+            else:
+                began, read = time.perf_counter(), len(tokens)
+                self._reserve(len(tokens))
+                sequence.reserve(len(tokens))
+                for at in range(0, len(tokens), self._step_tokens):
+                    self._runner.read([sequence], [tokens[at : at + self._step_tokens]], None)
+                self._keep(key, sequence.segments[-1], time.perf_counter() - began)
+        except BaseException:
+            sequence.release()
+            raise
+        self._openings[tokens] = sequence
+        if len(self._openings) > OPENINGS:
+            self._openings.popitem(last=False)[1].release()
+        return sequence, read
+
+    def _read(self, head: KVSequence, keys: Sequence[Key]) -> list[tuple[Key, Segment]]:
+        """Read passages behind `head` and keep them; their segments are the caller's to release."""
+        done: list[tuple[Key, Segment]] = []
+        for batch in _batches(keys, self._step_tokens):
+            if done:
+                self._meanwhile()
+            sequences: list[KVSequence] = []
+            began = time.perf_counter()
+            try:
+                for key in batch:
+                    self._reserve(len(key.tokens))
+                    sequence = KVSequence(self._pool, *self._streams)
+                    sequences.append(sequence)
+                    for segment in head.share(head.position):
+                        sequence.add(segment)
+                    sequence.reserve(len(key.tokens))
+                self._runner.read(sequences, [key.tokens for key in batch], self._adapter)
+                seconds = (time.perf_counter() - began) / sum(len(key.tokens) for key in batch)
+                for key, sequence in zip(batch, sequences, strict=True):
+                    segment = sequence.segments[-1].share()
+                    done.append((key, segment))
+                    self._keep(key, segment, seconds * len(key.tokens))
+            except BaseException:
+                for _, segment in done:
+                    segment.release()
+                raise
+            finally:
+                for sequence in sequences:
+                    sequence.release()
+        return done
+
+    def _keep(self, key: Key, segment: Segment, seconds: float) -> None:
+        self.store.keep(key, segment, seconds)
+        self.store.offer(key, gather(segment, seconds))
+
+    def _reserve(self, tokens: int) -> None:
+        pages = self._streams[0] * self._streams[1] * -(-tokens // self._pool.page_size)
+        if not self._room(pages):
+            raise OutOfPagesError(f"{pages} pages are needed and {self._pool.free} are free")
+
+
+def split(parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """What opens a prompt, and the passages right behind it."""
+    opening: list[int] = []
+    passages: list[tuple[int, ...]] = []
+    for part in parts:
+        if part.passage:
+            passages.append(part.token_ids)
+        elif passages:
+            break
+        else:
+            opening += part.token_ids
+    return opening, passages
+
+
+def _batches(keys: Sequence[Key], most: int) -> list[list[Key]]:
+    """`keys` in groups of at most `most` tokens, or of one."""
+    groups: list[list[Key]] = []
+    size = most + 1
+    for key in keys:
+        if size + len(key.tokens) > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(key)
+        size += len(key.tokens)
+    return groups
