@@ -18,8 +18,6 @@ from longreach.errors import DocumentError
 if TYPE_CHECKING:
     from longreach.library import Library
 
-CODEC = "raw"
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -48,13 +46,17 @@ def show_estimate(settings: Settings, paths: Sequence[Path], chunker: str | None
         place = settings if known else settings.model_copy(update={"library": Path(aside) / "estimate.library"})
         with open_library(place, create=not known, chunker=chunker) as library:
             chunks, tokens, skipped = _cut(library, paths)
+    from longreach.engine.stores import CODEC
+    from longreach.kv.codec import make
     from longreach.kv.store.estimate import disk_bytes
-    from longreach.model.device import choose_device, choose_dtype
+    from longreach.model.device import choose_device, choose_dtype, choose_kv_dtype
 
-    dtype = choose_dtype(settings.dtype, choose_device(settings.device), shape.weight_bytes)
-    per_token = float(shape.numbers * dtype.itemsize)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, device, shape.weight_bytes)
+    kept = choose_kv_dtype(dtype) if settings.dtype == "auto" and device.type == "cpu" else dtype
+    per_token = make(CODEC).bytes_per_token(shape, kept, max(1, tokens // max(1, chunks)))
     size = disk_bytes(chunks, tokens, per_token)
-    name = str(dtype).removeprefix("torch.")
+    name = str(kept).removeprefix("torch.")
     told = Estimate(settings.model, name, CODEC, chunks, tokens, per_token, size, skipped)
     if as_json:
         print_json(asdict(told))

@@ -46,10 +46,8 @@ def index(
         stats = opened.stats()
     done = report.added + report.updated + report.unchanged + report.removed
     if as_json:
-        print_json(
-            {**asdict(report), "library": str(settings.library), "documents": stats.documents}
-            | ({} if ahead is None else {"read_ahead": asdict(ahead)})
-        )
+        told = {**asdict(report), "library": str(settings.library), "documents": stats.documents}
+        print_json(told if ahead is None else {**told, "read_ahead": asdict(ahead)})
     else:
         name_skipped(report)
         if done:

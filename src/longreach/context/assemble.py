@@ -56,10 +56,8 @@ EXAMPLES = (
 def assemble_chat(question: str, passages: Sequence[str]) -> list[Message]:
     """A conversation that asks `question` over `passages`, for models that follow instructions."""
     shown = "".join(f"{text}\n\n" for text in passages)
-    return [
-        Message("system", INSTRUCTIONS),
-        Message("user", f"{shown}Question: {as_question(question)}", tuple(passages)),
-    ]
+    asked = Message("user", f"{shown}Question: {as_question(question)}", tuple(passages))
+    return [Message("system", INSTRUCTIONS), asked]
 
 
 def assemble_examples(question: str, passages: Sequence[str]) -> list[tuple[str, bool]]:
