@@ -74,7 +74,7 @@ class Passages:
         try:
             head, read = self._opening(tuple(opening))
             held += head.share(len(opening))
-            keys = [self._key(opening, passage) for passage in passages]
+            keys = [self.key(opening, passage) for passage in passages]
             missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
             found.update(self._read(head, missing))
             read += sum(len(key.tokens) for key in missing)
@@ -94,13 +94,18 @@ class Passages:
 
     def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> int:
         """Have `passages` in the store, and say how many tokens had to be read for that. Raises OutOfPagesError."""
-        keys = dict.fromkeys(self._key(opening, passage) for passage in passages)
+        keys = dict.fromkeys(self.key(opening, passage) for passage in passages)
         missing = [key for key in keys if self.store.where(key) is None]
         if missing:
             head, _ = self._opening(tuple(opening))
             for _, segment in self._read(head, missing):
                 segment.release()
         return sum(len(key.tokens) for key in missing)
+
+    def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
+        """Of what a passage is once it was read behind `opening`."""
+        named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
+        return self.store.key(passage, f"{named}+{self._read_with}")
 
     def evict(self, pages: int) -> bool:
         """Let go of passages and openings that no request uses until `pages` are free; False where that cannot be."""
@@ -113,11 +118,6 @@ class Passages:
         self.store.clear()
         while self._openings:
             self._openings.popitem()[1].release()
-
-    def _key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
-        """Of what a passage is once it was read behind `opening`."""
-        named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
-        return self.store.key(passage, f"{named}+{self._read_with}")
 
     def _known(self, key: Key, found: dict[Key, Segment]) -> bool:
         """Whether a passage is kept; then it is in pages now."""
