@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from longreach.engine.options import takes_options
 from longreach.engine.requests import Completion, Piece, Prompt, Sampling, check_prompts
@@ -105,17 +105,20 @@ class Engine(ABC):
         offline: bool | None = None,
         api_key: str | None = None,
         kv_bytes: int | None = None,
+        reuse: Literal["auto", "off"] | None = None,
         report: Callable[[str], None] | None = None,
     ) -> Engine:
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
         What is not given comes from the settings. `kv_bytes` is the memory for keys and values, of all requests
-        together and of past ones kept for reuse (None: what suits the machine); `report` is told what is being
-        fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
+        together and of past ones kept for reuse (None: what suits the machine); `reuse="off"` keeps no passages apart;
+        `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
         """
         from longreach.config import load_settings
 
-        settings = load_settings(model=name, cache=cache, device=device, dtype=dtype, offline=offline, api_key=api_key)
+        settings = load_settings(
+            model=name, cache=cache, device=device, dtype=dtype, offline=offline, api_key=api_key, reuse=reuse
+        )
         if settings.model.startswith(("http://", "https://")):
             from longreach.engine.remote import RemoteEngine
 

@@ -1,0 +1,254 @@
+"""Passages that were read before: how much sooner an answer begins, and how far it is from that of a full prefill.
+
+Questions and passages are those that the adapter has never seen (`longreach.train.material.held_out`). The reference
+is the same engine without reuse; its greedy answer is what the others are compared on, token by token. Everything is
+measured in one process, one method after the other for each prompt:
+
+- full: nothing is kept, the prompt is read as a whole;
+- prefix: what opens the prompt is kept, as a prefix cache does it;
+- miss: reuse, with nothing kept but what opens the prompt: passages are read apart now;
+- pages: reuse, all passages in the pool;
+- disk: reuse, all passages on the disk alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness import Bar, Options, Result, Row, at_least, at_most, run
+from longreach.answer.rank_spans import RankSpans
+from longreach.context.assemble import assemble_chat
+from longreach.engine import ROOT, Engine, Prompt
+from longreach.engine.paged import PagedEngine
+from longreach.engine.stores import CODEC
+from longreach.evaluate.metrics.answers import reference_recall
+from longreach.evaluate.metrics.fidelity import kl_divergence
+from longreach.evaluate.statistics import estimate
+from longreach.kv.codec import make
+from longreach.kv.store.entry import Named
+from longreach.kv.store.store import KVStore
+from longreach.model.adapters import adapter_for
+from longreach.model.identity import kv_fingerprint
+from longreach.train.material import held_out
+
+LONGEST = 130
+"""Tokens of a passage."""
+METHODS = ("full", "prefix", "miss", "pages", "disk")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A question of people, with the passages that answer it and others that look alike, in any order."""
+
+    pack: str
+    question: str
+    passages: list[str]
+    answers: list[str]
+
+
+@dataclass
+class Found:
+    """What was measured of one kind of prompt: seconds to the first token by method, and what differs from the
+    reference."""
+
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {method: [] for method in METHODS})
+    kl: list[float] = field(default_factory=list)
+    first_kl: list[float] = field(default_factory=list)
+    sure: list[bool] = field(default_factory=list)
+    recall: dict[str, list[float]] = field(default_factory=lambda: {"full": [], "pages": []})
+    tokens: list[int] = field(default_factory=list)
+
+
+def cases(data: Path, pack: str, passages: int, count: int, engine: Engine) -> Iterator[Case]:
+    """Held-out questions of a pack, each with `passages` held-out passages."""
+    from bm25s import BM25, tokenize
+
+    held = json.loads(gzip.decompress((data / f"{pack}.json.gz").read_bytes()))
+    ids = [i for i in held["docs"] if held_out(pack, i)]
+    index = BM25()
+    index.index(tokenize([held["docs"][i] for i in ids], stopwords="en", show_progress=False), show_progress=False)
+    made = 0
+    for key in sorted((key for key in held["queries"] if held_out(pack, key)), key=_hash):
+        if made == count:
+            return
+        asked = tokenize([held["queries"][key]], stopwords="en", show_progress=False)
+        ranked = [ids[i] for i in index.retrieve(asked, k=3 * passages, show_progress=False)[0][0]]
+        gold = [i for i in held["qrels"][key] if i in held["docs"]]
+        chosen = list(dict.fromkeys([*gold, *ranked]))[:passages]
+        if not gold or len(chosen) < passages:
+            continue
+        texts = [engine.decode(engine.tokenize(held["docs"][i])[:LONGEST]) for i in sorted(chosen, key=_hash)]
+        made += 1
+        yield Case(pack, held["queries"][key], texts, held["answers"].get(key, []))
+
+
+def measure(options: Options) -> Result:
+    count, kinds = (2, [("nq_passages", 8)]) if options.quick else (options.extra.cases, KINDS)
+    found: dict[str, Found] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        exact, apart = _engine(), _engine()
+        _keep(apart, Path(folder))
+        assert apart.passages is not None
+        for engine in (exact, apart):
+            engine.quicken()
+        for pack, passages in kinds:
+            for form in ("examples", "chat"):
+                name = f"{pack}, {passages} passages, {form}"
+                found[name] = Found()
+                for case in cases(options.data, pack, passages, count, exact):
+                    _measure(case, form, exact, apart, found[name], options.extra.answer)
+                print(name, _row(name, found[name]), flush=True)
+        stats = apart.passages.store.stats()
+    rows = [_row(name, of) for name, of in found.items()]
+    notes = [
+        f"{count} prompts a row; KL in nats over the tokens of the reference's greedy answer, with 95 % intervals",
+        f"the store holds {stats.disk.entries} passages in {stats.disk.bytes / 1e6:.1f} MB",
+    ]
+    return Result(rows, _bars(found), notes)
+
+
+KINDS = [("nq_passages", 8), ("nq_passages", 16), ("musique", 8), ("musique", 16)]
+
+
+def _engine() -> PagedEngine:
+    """The embedded model, keeping no passages."""
+    engine = Engine.load("embedded", reuse="off")
+    assert isinstance(engine, PagedEngine)
+    return engine
+
+
+def _keep(engine: PagedEngine, folder: Path) -> None:
+    """Let it keep passages, in pages and on disk, and not in host memory."""
+    name = kv_fingerprint(engine.loaded, str(engine.pool.keys.dtype))
+    store = KVStore.open(folder, fingerprint=name, codec=Named(CODEC, make(CODEC)), host_bytes=0, disk_bytes=1 << 34)
+    engine.keep_passages(store, adapter_for(engine.loaded.model))
+
+
+def _measure(case: Case, form: str, exact: PagedEngine, apart: PagedEngine, found: Found, answer: int) -> None:
+    """One prompt by every method."""
+
+    def prompt(passages: Sequence[str], engine: Engine) -> Prompt:
+        if form == "chat":
+            return assemble_chat(case.question, passages)
+        return RankSpans().prompt(case.question, passages, engine)
+
+    store = apart.passages.store if apart.passages is not None else None
+    assert store is not None
+    opening = prompt(["."], apart)  # has what opens the prompt read, and one passage that is none of the others
+    exact.forget()
+    seconds, wanted = first(exact, prompt(case.passages, exact), answer)
+    found.seconds["full"].append(seconds)
+    exact.forget()
+    first(exact, prompt(["."], exact), 1)
+    found.seconds["prefix"].append(first(exact, prompt(case.passages, exact), 1)[0])
+    apart.forget()
+    first(apart, opening, 1)
+    store.flush()
+    found.seconds["miss"].append(first(apart, prompt(case.passages, apart), 1)[0])
+    store.flush()
+    seconds, told = first(apart, prompt(case.passages, apart), answer)
+    found.seconds["pages"].append(seconds)
+    store.evict(len(apart.pool))
+    first(apart, opening, 1)
+    found.seconds["disk"].append(first(apart, prompt(case.passages, apart), 1)[0])
+    log_p, log_q = (path(engine, prompt(case.passages, engine), wanted) for engine in (exact, apart))
+    divergence = kl_divergence(log_p, log_q)
+    sure = np.exp(log_p.max(-1)) >= 0.5
+    found.kl += divergence.tolist()
+    found.first_kl.append(float(divergence[0]))
+    found.sure += (log_p.argmax(-1) == log_q.argmax(-1))[sure].tolist()
+    found.tokens.append(len(apart.encode(prompt(case.passages, apart))))
+    for name, ids in (("full", wanted), ("pages", told)):
+        if case.answers:
+            found.recall[name].append(reference_recall(exact.decode(ids), case.answers))
+
+
+def first(engine: PagedEngine, prompt: Prompt, tokens: int) -> tuple[float, list[int]]:
+    """Seconds to the first token of the greedy answer, and its tokens."""
+    began = time.perf_counter()
+    stream = engine.stream(prompt, max_tokens=tokens)
+    next(stream)
+    seconds = time.perf_counter() - began
+    return seconds, list(stream.finish().token_ids)
+
+
+def path(engine: PagedEngine, prompt: Prompt, tokens: Sequence[int]) -> np.ndarray:
+    """Log-probabilities `[tokens, vocab]` before each of `tokens`."""
+    found = engine.explore(prompt)
+    nodes = [(ROOT if at == 0 else at - 1, token) for at, token in enumerate(tokens[:-1])]
+    _, rest = found.expand(nodes)
+    return torch.cat([found.root[None], rest]).double().numpy()
+
+
+def _row(name: str, found: Found) -> Row:
+    full = found.seconds["full"]
+    times = {
+        f"{method}, times": round(statistics.median(a / b for a, b in zip(full, found.seconds[method], strict=True)), 2)
+        for method in METHODS[1:]
+    }
+    kl = estimate(found.kl)
+    recalls = {
+        f"recall, {name}": round(statistics.mean(values), 3) if values else None
+        for name, values in found.recall.items()
+    }
+    return {
+        "prompts": name,
+        "tokens": round(statistics.median(found.tokens)),
+        "full, s": round(statistics.median(full), 3),
+        **times,
+        "KL": round(kl.mean, 4),
+        "to": round(kl.high, 4),
+        "first KL": round(statistics.mean(found.first_kl), 4),
+        "sure": len(found.sure),
+        "agree": round(statistics.mean(found.sure), 4) if found.sure else None,
+        **recalls,
+    }
+
+
+def _bars(found: dict[str, Found]) -> list[Bar]:
+    every = list(found.values())
+    kl = statistics.mean(value for of in every for value in of.kl)
+    agree = statistics.mean(value for of in every for value in of.sure)
+    times = {
+        method: statistics.median(
+            a / b for of in every for a, b in zip(of.seconds["full"], of.seconds[method], strict=True)
+        )
+        for method in METHODS
+    }
+    lost = [a - b for of in every for a, b in zip(of.recall["full"], of.recall["pages"], strict=True)]
+    bars = [
+        at_most("mean KL to the full prefill", round(kl, 4), 0.05),
+        at_least("same first choice where the full prefill is sure", round(agree, 4), 0.99),
+        at_least("times as soon as the full prefill, from pages", round(times["pages"], 2), 2.2),
+        at_least("times as soon as the full prefill, from disk", round(times["disk"], 2), 2.2),
+        at_least("times as soon as the full prefill, where all is missed", round(times["miss"], 3), 0.97),
+    ]
+    if lost:
+        low = estimate(lost).low
+        bars.append(at_most("answer recall lost, low end of the interval", round(low, 3), 0.0))
+    return bars
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", type=int, default=20, help="prompts of each kind")
+    parser.add_argument("--answer", type=int, default=24, help="tokens of the reference's answer")
+
+
+if __name__ == "__main__":
+    run("reuse", measure, about=__doc__ or "", arguments=arguments)
