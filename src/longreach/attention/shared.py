@@ -72,12 +72,16 @@ def _split(rows: Many[Row], found: SharedBeginnings, worth: int) -> None:
         own = [row.sequence.segments[found.rest[row.first][0]] for row in group]
         length = min(_alike(own[0], other, first) for other in own[1:])
         end = own[0].start + own[0].shift + first + length
-        if length * (len(group) - 1) < worth or any(row.position < end for row in group):
+        if length == 0 or any(row.position < end for row in group):
             continue
+        before, known = len(found.parts), {row.first: found.rest[row.first] for row in group}
         found.parts.append(Shared(torch.tensor([row.first for row in group]), own[0], first, length))
         for row in group:
-            found.rest[row.first] = found.rest[row.first][0], first + length
+            found.rest[row.first] = known[row.first][0], first + length
         _split(group, found, worth)
+        if length * (len(group) - 1) < worth and len(found.parts) == before + 1:  # nor does what lies behind it
+            found.parts.pop()
+            found.rest.update(known)
 
 
 def _alike(one: Segment, other: Segment, first: int) -> int:
