@@ -34,15 +34,13 @@ class Attends(Protocol):
 
 @dataclass
 class Shapes:
-    """What a model asks of the cache: layers, KV heads, channels of keys and of values; `windows` per layer; and the
-    query heads that share a KV head at most (`group`)."""
+    """What a model asks of the cache: layers, KV heads, channels of keys and of values; `windows` per layer."""
 
     layers: int
     kv_heads: int
     head_dim: int
     value_dim: int
     windows: list[int | None]
-    group: int
 
 
 class Bridge:
@@ -107,7 +105,6 @@ class _Seen:
     key: torch.Tensor
     value: torch.Tensor
     scores: Scores
-    group: int
 
 
 @dataclass
@@ -120,7 +117,7 @@ class _Watch:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.layers[layer] = _Seen(key, value, scores, query.shape[1] // key.shape[1])
+        self.layers[layer] = _Seen(key, value, scores)
         return plain_part(*plain_weights(query, key, scores), value)
 
 
@@ -129,8 +126,7 @@ def _shapes(layers: list[_Seen]) -> Shapes:
     if len(found) != 1:
         raise UnsupportedError(f"the layers of the model have keys and values of different shapes: {sorted(found)}")
     heads, dim, value_dim = found.pop()
-    group = max(layer.group for layer in layers)
-    return Shapes(len(layers), heads, dim, value_dim, [layer.scores.window for layer in layers], group)
+    return Shapes(len(layers), heads, dim, value_dim, [layer.scores.window for layer in layers])
 
 
 def _attention(
