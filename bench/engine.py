@@ -1,4 +1,5 @@
-"""The engine on a processor: prefill, decode and many requests, beside transformers, and llama.cpp where installed.
+"""The engine on a processor: prefill, decode and many requests, beside transformers, and llama.cpp where installed;
+and several samples of one prompt, which is attended to once for all of them, or by each.
 
 All run the embedded model in this one process, one after the other, with the same threads and the same tokens. Ours
 runs in float32 with weights multiplied in 8 or 4 bits for few tokens, as it does by default; transformers in what
@@ -15,16 +16,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from harness import Bar, Options, Result, Row, at_least, run
+from longreach.attention import strided_step
 from longreach.engine import Engine
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 
 CONTEXTS = (512, 2048, 7500)
 REQUESTS, PROMPT, NEW = 32, 256, 32
+SAMPLES, SAMPLED = 16, 2048
+"""How many samples of one prompt, and how many tokens it has."""
 Timed = tuple[float, float]
 """Seconds of a prefill, and of a decoded token."""
 
@@ -95,6 +100,10 @@ def measure(options: Options) -> Result:
         empty: Row = {"context": PROMPT, "method": name, "prefill tokens/s": None, "decode tokens/s": None}
         rows.append({**empty, "requests tokens/s": None if rate is None else round(rate, 1)})
         print(rows[-1], flush=True)
+    for name, rate in _sampled(engine, ids[:SAMPLED], 1 if options.quick else 3, new).items():
+        rows.append({"context": SAMPLED, "method": name, "prefill tokens/s": None, "decode tokens/s": None})
+        rows[-1]["requests tokens/s"] = round(rate, 1)
+        print(rows[-1], flush=True)
     return Result(
         rows, _bars(rows), [f"{torch.get_num_threads()} threads; {len(prompts)} requests of {PROMPT} + {NEW} tokens"]
     )
@@ -116,7 +125,28 @@ def _bars(rows: Sequence[Row]) -> list[Bar]:
     mine, theirs = (rate(name, PROMPT, "requests tokens/s") for name in ("longreach", "transformers"))
     if mine and theirs:
         bars.append(at_least("requests, times transformers' continuous batching", round(mine / theirs, 2), 3.0))
+    together, each = (rate(name, SAMPLED, "requests tokens/s") for name in (_TOGETHER, _EACH))
+    if together and each:
+        bars.append(at_least("samples, their prompt attended to once, times by each", round(together / each, 2), 1.0))
     return bars
+
+
+_TOGETHER, _EACH = (f"longreach, {SAMPLES} samples, prompt attended to {how}" for how in ("once", "by each"))
+
+
+def _sampled(engine: PagedEngine, prompt: Sequence[int], times: int, new: int) -> dict[str, float]:
+    """New tokens a second of all samples of one prompt, which was read before."""
+    engine.generate([prompt], max_tokens=1)
+    sampling = Sampling(max_tokens=new, ignore_eos=True, temperature=1.0, seed=1, n=SAMPLES)
+    found: dict[str, list[float]] = {_TOGETHER: [], _EACH: []}
+    for _ in range(times):
+        for name, rates in found.items():
+            find = strided_step.shared_beginnings if name == _TOGETHER else lambda rows: None
+            with patch.object(strided_step, "shared_beginnings", find):
+                began = time.perf_counter()
+                engine.start(prompt, sampling).finish()
+                rates.append(SAMPLES * new / (time.perf_counter() - began))
+    return {name: statistics.median(rates) for name, rates in found.items()}
 
 
 def _many(engine: PagedEngine, prompts: Sequence[Sequence[int]]) -> float:

@@ -49,11 +49,12 @@ def _of_segment(segment: Segment, layer: int, head: int) -> list[PageRef]:
     size, entries = segment.pool.page_size, int(segment.entries[layer, head])
     found = []
     for column in range(-(-entries // size)):
+        page = int(segment.table[layer, head, column])
+        if page < 0:
+            continue  # it left the window
         filled = torch.arange(column * size, (column + 1) * size) < entries
         if segment.alive is not None:
             own = torch.from_numpy(segment.alive[column * size : (column + 1) * size])
             filled[: len(own)] &= own
-        found.append(
-            PageRef(int(segment.table[layer, head, column]), segment.shift, filled.to(segment.pool.keys.device))
-        )
+        found.append(PageRef(page, segment.shift, filled.to(segment.pool.keys.device)))
     return found

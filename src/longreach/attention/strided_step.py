@@ -12,6 +12,8 @@ import torch
 
 from longreach.attention.attend import Scores
 from longreach.attention.merge import Part, merge
+from longreach.attention.rotation import Rotation
+from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
 from longreach.attention.step import Row, Step
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
@@ -27,7 +29,40 @@ BLOCK = 2048
 
 
 class StridedStep(Step):
-    """Writes to runs, attends to runs."""
+    """Writes to runs, attends to runs; what sequences share is attended to once, by all of them."""
+
+    def __init__(self, pool: PagePool, rotations: Many[Rotation], rows: Many[Row]) -> None:
+        super().__init__(pool, rotations, rows)
+        self._shared: SharedBeginnings | None = shared_beginnings(rows)
+        self._rest: dict[int, tuple[int, int]] = {}
+
+    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
+        if self._shared is None or not self._shared.within(scores.window):
+            self._rest = {}
+            return super().attend(layer, query, key, value, scores)
+        self._rest = self._shared.rest
+        output, lse = super().attend(layer, query, key, value, scores)
+        for shared in self._shared.parts:
+            some = shared.tokens
+            part = self._shared_part(layer, shared, query[some], scores, key.shape[1])
+            if len(some) == len(query):
+                output, lse = merge([(output, lse), part])
+            else:
+                output[some], lse[some] = merge([(output[some], lse[some]), part])
+        return output, lse
+
+    def _shared_part(self, layer: int, shared: Shared, query: torch.Tensor, scores: Scores, heads: int) -> Part:
+        """Attention of `query [tokens, heads, dim]`, one of each sequence, to what they share."""
+        turned = self.rotations[layer].turn(query, -shared.segment.shift)
+        parts: list[list[Part]] = [[] for _ in range(heads)]
+        for run in shared.segment.runs(layer):
+            low = max(0, shared.first - run.first)
+            length = min(shared.first + shared.length - run.first, run.room)
+            if low < length:
+                parts[run.head].append(_of_run(turned, run, low, length, scores, None, heads))
+        if all(part[0].shape[1] == query.shape[1] for part in parts[0]) and not any(parts[1:]):
+            return merge(parts[0])
+        return _by_head(parts, None, query, heads)
 
     def row(
         self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
@@ -53,15 +88,18 @@ class StridedStep(Step):
         heads = row.sequence.heads
         parts: list[list[Part]] = [[] for _ in range(heads)]  # by their first head
         together = True
-        for segment in row.sequence.segments:
+        at, skipped = self._rest.get(row.first, (0, 0))
+        for segment in row.sequence.segments[at:]:
             turned = self.rotations[layer].turn(query, -segment.shift)
             for run in segment.runs(layer):
                 end = row.entry if fresh and segment is row.tail else int(segment.entries[layer, run.head])
                 length = min(end - run.first, run.room)
-                part = _past(self.pool, segment, run, length, turned, row, scores, heads) if length > 0 else None
+                low = max(0, skipped - run.first)
+                part = _past(self.pool, segment, run, low, length, turned, row, scores, heads) if length > low else None
                 if part is not None:
                     parts[run.head].append(part)
                     together &= run.heads == heads
+            skipped = 0
         if together:
             whole = [*parts[0], fresh] if fresh else parts[0]
             return merge(whole) if whole else _nothing(query)
@@ -84,21 +122,22 @@ def _past(
     pool: PagePool,
     segment: Segment,
     run: Run,
+    low: int,
     length: int,
     query: torch.Tensor,
     row: Row,
     scores: Scores,
     heads: int,
 ) -> Part | None:
-    """Attention of `query [tokens, heads, dim]` to the first `length` entries of a run; None where they see none."""
+    """Attention of `query [tokens, heads, dim]` to the entries `low .. length - 1` of a run; None where they see
+    none."""
     tokens, group = row.count, query.shape[1] // heads
-    low = 0
     ordered = segment.whole
     begins = segment.start + segment.shift + run.first
     last = begins + length - 1 if ordered else segment.end - 1
     visible = last <= row.position  # all of it stands before the first query
     if scores.window is not None and ordered:
-        low = max(0, row.position - scores.window + 1 - begins)
+        low = max(low, row.position - scores.window + 1 - begins)
         if low >= length:
             return None
         visible &= row.position + tokens - 1 - scores.window < begins + low
@@ -107,6 +146,15 @@ def _past(
     mask = None
     if not visible or segment.alive is not None:
         mask = _mask(pool, segment, run, low, length, row, scores).repeat_interleave(group, 0)
+    return _of_run(query, run, low, length, scores, mask, heads)
+
+
+def _of_run(
+    query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, mask: torch.Tensor | None, heads: int
+) -> Part:
+    """Attention of `query [tokens, heads, dim]` to the entries `low .. length - 1` of a run; `mask [tokens * group,
+    length - low]` is true where an entry is seen."""
+    tokens, group = len(query), query.shape[1] // heads
     keys, values = (x.narrow(1, low, length - low) for x in (run.keys, run.values))
     if tokens == 1:
         own = query.reshape(heads, group, -1)

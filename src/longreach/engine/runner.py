@@ -19,6 +19,7 @@ from longreach.kv.compact import drop, gathered, positions_of
 from longreach.kv.policies import LayerView, Policy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
+from longreach.kv.window import leave
 from longreach.model.adapter import Adapter
 from longreach.model.bridge import Bridge
 
@@ -33,6 +34,7 @@ class Runner:
         self._bridge = bridge
         self._pool = pool
         self._device = bridge.device
+        self._windowed = any(window is not None for window in bridge.shapes.windows)
         self._kind, self._graphs = _forms(bridge, pool)
 
     def run(self, work: Many[tuple[Job, int]]) -> tuple[list[Job], torch.Tensor]:
@@ -107,8 +109,11 @@ class Runner:
         return logits.float()
 
     def compact(self, job: Job) -> None:
-        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after."""
+        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after. Without
+        a policy, let go of what left the windows of layers."""
         policy, sequence = job.policy, _sequence(job)
+        if policy is None and self._windowed:
+            leave(sequence, self._bridge.shapes.windows)
         if policy is None or not policy.drops:
             return
         if job.compacted < 0:

@@ -45,7 +45,7 @@ class PrefixCache:
 
     def put(self, sequence: Sequence) -> None:
         """Keep what `sequence` has read, in place of what it continues. Does nothing where its streams are not
-        whole."""
+        whole, be it that a layer let go of what left its window."""
         if not all(_plain(segment) for segment in sequence.segments):
             return
         tokens = sequence.tokens
@@ -103,4 +103,4 @@ class PrefixCache:
 
 def _plain(segment: Segment) -> bool:
     """Whether the segment stands where it was read, with all its entries."""
-    return segment.whole and segment.alive is None and segment.shift == 0
+    return segment.complete and segment.alive is None and segment.shift == 0

@@ -42,7 +42,8 @@ class Segment:
     """`tokens` with their keys and values in the streams of all layers and KV heads; holds its pages until `release`.
 
     `table [layers, heads, columns]` are page numbers, -1 where a stream has none; `entries [layers, heads]` says how
-    many entries each stream has, packed from its first page on. They stand at the positions stored with them, `shift`
+    many entries each stream has, packed from its first page on; pages that a layer let go of (`leave`) are -1 before
+    the first one it has. They stand at the positions stored with them, `shift`
     places further on; `start` is the stored position of the first token. `alive [tokens]` hides tokens (None: hides
     none; only where every stream has an entry for every token). `source` is where the text came from.
     """
@@ -83,6 +84,11 @@ class Segment:
         """Every page, once."""
         return self.table[self.table >= 0]
 
+    @property
+    def complete(self) -> bool:
+        """Whether every stream has every token."""
+        return self.whole and bool((self.table >= 0).all())
+
     def reserve(self, tokens: int) -> None:
         """Pages for `tokens` tokens more. Raises OutOfPagesError, and changes nothing, where the pool has too few."""
         missing = -(-(tokens - self.room) // self.pool.page_size)
@@ -100,6 +106,21 @@ class Segment:
         self.tokens.extend(tokens)
         self.entries += len(tokens)
         return first
+
+    def leave(self, layers: NDArray[np.intp], tokens: int) -> int:
+        """Let go of the pages of `layers` that hold none but the first `tokens` tokens: they are not looked at any
+        more. Returns how many pages those were."""
+        assert self.whole
+        size, count = self.pool.page_size, len(self.tokens)
+        columns = -(-count // size) if tokens >= count else tokens // size
+        if columns <= 0 or self.table[layers[0], 0, columns - 1] < 0:
+            return 0
+        left = self.table[layers, :, :columns]
+        self.table[layers, :, :columns] = -1
+        self._runs.clear()
+        left = left[left >= 0]
+        self.pool.release(left)
+        return len(left)
 
     def runs(self, layer: int) -> list[Run]:
         """The pages of `layer`, in as few runs as there are."""
@@ -142,22 +163,26 @@ def _seen(tensor: torch.Tensor, base: int, stride: int, shape: tuple[int, int]) 
     return tensor.as_strided((*shape, dim), (stride * size * dim, dim, 1), base * size * dim)
 
 
-def _runs(pool: PagePool, pages: Pages) -> list[Run]:
-    """`pages [heads, columns]` as runs."""
+def _runs(pool: PagePool, pages: Pages, first: int = 0) -> list[Run]:
+    """`pages [heads, columns]`, of which the first begins with the entry `first`, as runs."""
     heads, columns = pages.shape
     if columns == 0:
         return []
-    if (pages < 0).any():
+    there = pages >= 0
+    if not there.all():
+        left = int(there[0].argmax())
+        if left and there[:, left:].all() and not there[:, :left].any():
+            return _runs(pool, pages[:, left:], first + left * pool.page_size)
         return [run for head in range(heads) for run in _runs_of(pool, pages[head][pages[head] >= 0], head)]
     cuts = np.flatnonzero((np.diff(pages, axis=1) != 1).any(0)) + 1
     found = []
     for begin, end in zip([0, *cuts], [*cuts, columns], strict=True):
         apart = np.diff(pages[:, begin])
-        first, count = int(begin) * pool.page_size, int(end - begin)
+        at, count = first + int(begin) * pool.page_size, int(end - begin)
         if len(set(apart.tolist())) <= 1 and (heads == 1 or apart[0] > 0):
-            found.append(Run.of(pool, 0, pages[:, begin], int(apart[0]) if heads > 1 else 1, first, count))
+            found.append(Run.of(pool, 0, pages[:, begin], int(apart[0]) if heads > 1 else 1, at, count))
         else:
-            found += [Run.of(pool, head, pages[head : head + 1, begin], 1, first, count) for head in range(heads)]
+            found += [Run.of(pool, head, pages[head : head + 1, begin], 1, at, count) for head in range(heads)]
     return found
 
 
