@@ -14,7 +14,7 @@ from longreach.model.fast import quicken as quicken_module
 from longreach.model.fast.attending import attending
 from longreach.model.fast.fuse import fuse
 from longreach.model.fast.norms import find_norms
-from longreach.model.fast.products import dynamically, four_bits, in_4_bits, in_8_bits, loss
+from longreach.model.fast.products import by_rows, dynamically, four_bits, in_4_bits, in_8_bits, loss
 from longreach.model.fast.quicken import Fast, quicken
 
 SMALL: dict[str, Any] = {
@@ -270,7 +270,7 @@ def test_rounded_products_are_near_the_exact_one(tokens: int, biased: bool, wide
     bias = torch.randn(wide, generator=made) if biased else None
     exact = nn.functional.linear(x, weight, bias)
     size = (x.norm(dim=-1) * weight.norm() / wide**0.5 + (0 if bias is None else bias.norm()))[..., None]
-    for make, bound in ((in_4_bits, 0.1), (in_8_bits, 0.02), (dynamically, 0.03)):
+    for make, bound in ((in_4_bits, 0.1), (in_8_bits, 0.02), (by_rows, 0.02), (dynamically, 0.03)):
         run, taken = make(weight, bias)
         y = run(x)
         assert y.shape == exact.shape

@@ -72,19 +72,24 @@ class Step(ABC):
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]` (float32) of `query [tokens, heads, dim]`;
         `key`, `value` `[tokens, kv_heads, dim]` are those of the new tokens."""
+        if len(self.rows) == 1:  # nothing to cut and to put together: half of what one token costs beside its products
+            return self._attend_row(layer, self.rows[0], query, key, value, scores)
         parts = []
         for row in self.rows:
             own = slice(row.first, row.first + row.count)
-            self.write(layer, row, key[own], value[own])
-            if row.watcher is not None:
-                row.watcher.see(layer, query[own], scores)
-            if row.reader is not None and row.count == 1:
-                parts.append(row.reader.read(layer, query[own], row.position, scores, self.rotations[layer]))
-            else:
-                parts.append(self.row(layer, row, query[own], key[own], value[own], scores))
-        if len(parts) == 1:
-            return parts[0]
+            parts.append(self._attend_row(layer, row, query[own], key[own], value[own], scores))
         return torch.cat([output for output, _ in parts]), torch.cat([lse for _, lse in parts])
+
+    def _attend_row(
+        self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part:
+        """`attend` for the tokens of one row."""
+        self.write(layer, row, key, value)
+        if row.watcher is not None:
+            row.watcher.see(layer, query, scores)
+        if row.reader is not None and row.count == 1:
+            return row.reader.read(layer, query, row.position, scores, self.rotations[layer])
+        return self.row(layer, row, query, key, value, scores)
 
     @abstractmethod
     def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:

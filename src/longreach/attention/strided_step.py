@@ -71,7 +71,14 @@ class StridedStep(Step):
         return self._row(layer, row, query, fresh, scores)
 
     def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
-        for run in row.tail.runs(layer):
+        runs = row.tail.runs(layer)
+        last = runs[-1]
+        if row.count == 1 and last.heads == row.sequence.heads and 0 <= row.entry - last.first < last.room:
+            at = row.entry - last.first
+            last.keys.select(1, at).copy_(key[0])
+            last.values.select(1, at).copy_(value[0])
+            runs = []
+        for run in runs:
             begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
             if begin < end:
                 own, heads = slice(begin - row.entry, end - row.entry), slice(run.head, run.head + run.heads)
@@ -90,7 +97,7 @@ class StridedStep(Step):
         together = True
         at, skipped = self._rest.get(row.first, (0, 0))
         for segment in row.sequence.segments[at:]:
-            turned = self.rotations[layer].turn(query, -segment.shift)
+            turned = self.rotations[layer].turn(query, -segment.shift) if segment.shift else query
             for run in segment.runs(layer):
                 end = row.entry if fresh and segment is row.tail else int(segment.entries[layer, run.head])
                 length = min(end - run.first, run.room)
@@ -146,6 +153,10 @@ def _past(
     mask = None
     if not visible or segment.alive is not None:
         mask = _mask(pool, segment, run, low, length, row, scores).repeat_interleave(group, 0)
+    if tokens == 1 and mask is None and scores.softcap is None and run.heads == heads:
+        part = _one(query, run, low, length - low, scores.scale)
+        if part is not None:
+            return part
     return _of_run(query, run, low, length, scores, mask, heads)
 
 
@@ -165,6 +176,29 @@ def _of_run(
     output, lse = _products(rows, keys, values, scores, mask)
     output = output.reshape(run.heads, tokens, group, -1).transpose(0, 1).reshape(tokens, run.heads * group, -1)
     return output, lse.reshape(run.heads, tokens, group).transpose(0, 1).reshape(tokens, run.heads * group)
+
+
+def _one(query: torch.Tensor, run: Run, low: int, length: int, scale: float) -> Part | None:
+    """Attention of one token, `[1, heads, dim]`, to entries `low .. low + length - 1` of a run of all KV heads, in as
+    few operations as that takes; None where heads are too few and too long to be given to threads as they are."""
+    heads, group = run.heads, query.shape[1] // run.heads
+    alone = heads % torch.get_num_threads() != 0  # a thread then has rows of heads and not heads
+    if alone and length * (run.keys.shape[2] + run.values.shape[2]) * run.keys.element_size() >= CACHE:
+        return None
+    own = query.to(run.keys.dtype)
+    own = own.view(heads, group, 1, -1) if alone else own.view(1, heads, group, -1)
+    keys, values = (
+        _repeated(x, group, low, length) if alone else x[None].narrow(2, low, length) for x in (run.keys, run.values)
+    )
+    output, lse = _flash(own, keys, values, scale)
+    return output.reshape(1, heads * group, -1).to(query.dtype), lse.reshape(1, -1)
+
+
+def _repeated(x: torch.Tensor, group: int, low: int, length: int) -> torch.Tensor:
+    """`[heads, group, length, dim]` of `x [heads, room, dim]`, seen `group` times where it lies."""
+    heads, _, dim = x.shape
+    apart, row, channel = x.stride()
+    return x.as_strided((heads, group, length, dim), (apart, 0, row, channel), x.storage_offset() + low * row)
 
 
 def _mask(pool: PagePool, segment: Segment, run: Run, low: int, length: int, row: Row, scores: Scores) -> torch.Tensor:

@@ -127,7 +127,7 @@ class Scheduler:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
         try:
-            ahead = missing + min(GROWTH, job.left)
+            ahead = missing + self._growth(job)
             if not self.evict(self.pages_for(ahead)):
                 ahead = missing
                 self._room(self.pages_for(ahead))
@@ -146,7 +146,7 @@ class Scheduler:
         """Room for the missing tokens of a running job; False where it has to wait itself."""
         assert job.sequence is not None
         while True:
-            for ahead in (max(job.missing, min(GROWTH, job.left)), job.missing):
+            for ahead in (max(job.missing, self._growth(job)), job.missing):
                 if self.evict(self._lacking(job.sequence, ahead)):
                     job.sequence.reserve(ahead)
                     return True
@@ -155,6 +155,13 @@ class Scheduler:
             self.preempt(worst)
             if worst is job:
                 return False
+
+    def _growth(self, job: Job) -> int:
+        """How many tokens of its answer get pages at once: the more the longer the text is, while most of the pool is
+        free, since pages taken later lie elsewhere, and every such place costs a decoding step time."""
+        plenty = self.pool.free > len(self.pool) // 2
+        known = len(job.prompt) + len(job.output)
+        return min(max(GROWTH, known // 4) if plenty else GROWTH, job.left)
 
     def _lacking(self, sequence: Sequence, tokens: int) -> int:
         """How many pages `sequence` lacks for `tokens` tokens more."""

@@ -158,11 +158,15 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls: `[1, heads, tokens, dim]` in, `[1, tokens, heads, dim]` out."""
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
-    tokens_first = [x[0].transpose(0, 1) for x in (query, key, value)]
-    scores = Scores(scale, sliding_window, softcap)
-    part = step.attend(module.layer_idx, tokens_first[0], tokens_first[1], tokens_first[2], scores)
+    own, keys, values = _tokens_first(query), _tokens_first(key), _tokens_first(value)
+    part = step.attend(module.layer_idx, own, keys, values, Scores(scale, sliding_window, softcap))
     output = part[0] if s_aux is None else with_sink(part, s_aux)[0]
     return output[None], None
+
+
+def _tokens_first(x: torch.Tensor) -> torch.Tensor:
+    """`[tokens, heads, dim]` of `[1, heads, tokens, dim]`; of one token in one operation."""
+    return x.reshape(1, x.shape[1], x.shape[3]) if x.shape[2] == 1 else x[0].transpose(0, 1)
 
 
 def _register() -> None:

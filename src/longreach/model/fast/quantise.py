@@ -8,7 +8,15 @@ from typing import Literal, TypeAlias
 from torch import Tensor, fx
 
 from longreach.model.fast.graph import call, constant
-from longreach.model.fast.products import Product, dynamically, fits, in_4_bits, in_4_bits_or_8, in_8_bits
+from longreach.model.fast.products import (
+    Product,
+    dynamically,
+    fits,
+    in_4_bits,
+    in_4_bits_or_8,
+    in_4_bits_or_8_by_rows,
+    in_8_bits,
+)
 from longreach.model.fast.rewrite import weights_of
 
 Format: TypeAlias = Literal["own", "auto", "int8", "int4", "dynamic"]
@@ -48,4 +56,6 @@ def _maker(form: Format, *, last: bool) -> Callable[[Tensor, Tensor | None], tup
         return dynamically
     if form == "int8":
         return in_8_bits
-    return in_4_bits if form == "int4" and not last else in_4_bits_or_8
+    if last:
+        return in_4_bits_or_8_by_rows
+    return in_4_bits if form == "int4" else in_4_bits_or_8

@@ -20,7 +20,7 @@ from longreach.model.fast.graph import SIZES, Builder, Mismatch
 from longreach.model.fast.norms import Norm, find_norms
 from longreach.model.fast.quantise import Format, quantised
 from longreach.model.fast.record import Recording, Untraceable, attention, record
-from longreach.model.fast.rewrite import divide_quickly, merge_products, rotate_quickly, tidy
+from longreach.model.fast.rewrite import divide_quickly, merge_products, rotate_quickly, rotate_together, tidy
 from longreach.model.fast.write import write
 
 Attention: TypeAlias = Callable[..., tuple[Tensor, Any]]
@@ -117,7 +117,7 @@ def straighten(model: Any) -> fx.Graph:
     attending = sum(node.target is attention for node in graph.nodes)
     if attending != model.config.get_text_config(decoder=True).num_hidden_layers:
         raise Mismatch("some layers keep something else than keys and values of all tokens")
-    for step in (tidy, *_between(model.device), merge_products, tidy):
+    for step in (tidy, *_between(model.device), merge_products, tidy, *_after(model.device)):
         step(graph)
     return graph
 
@@ -125,6 +125,11 @@ def straighten(model: Any) -> fx.Graph:
 def _between(device: torch.device) -> tuple[Callable[[fx.Graph], None], ...]:
     """What makes fewer operations of those between two products."""
     return (fuse,) if device.type == "cuda" else (rotate_quickly, divide_quickly)
+
+
+def _after(device: torch.device) -> tuple[Callable[[fx.Graph], None], ...]:
+    """What needs queries and keys to be one product."""
+    return () if device.type == "cuda" else (rotate_together,)
 
 
 def _recorded(model: Any, tokens: int, rows: int, opaque: set[nn.Module], norms: dict[nn.Module, Norm]) -> Recording:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from longreach.model.fast.graph import constant
 from longreach.model.fast.norms import divided
+from longreach.model.fast.record import attention
 
 _PURE = {
     "__getitem__",
@@ -71,6 +74,69 @@ def rotate_quickly(graph: fx.Graph) -> None:
             new = graph.call_function(torch.addcmul, (plain, swapped, signed[sin]))
         node.replace_all_uses_with(new)
     drop_unused(graph)
+
+
+def rotate_together(graph: fx.Graph) -> None:
+    """Queries and keys that are neighbours in one product are turned in one go."""
+    for node in list(graph.nodes):
+        if node.target is not attention:
+            continue
+        query, key = _turned(node.args[1]), _turned(node.args[2])
+        if query is None or key is None or query.whole is not key.whole or query.end != key.start:
+            continue
+        if query.by != key.by or query.dim != key.dim:
+            continue
+        given = (query.whole, query.start, query.end, key.end, query.dim, *query.by)
+        with graph.inserting_before(query.node if query.node < key.node else key.node):
+            both = graph.call_function(turned_together, given)
+            parts = [graph.call_function(operator.getitem, (both, at)) for at in range(2)]
+        query.node.replace_all_uses_with(parts[0])
+        key.node.replace_all_uses_with(parts[1])
+    drop_unused(graph)
+
+
+def turned_together(
+    whole: Tensor, begin: int, middle: int, end: int, dim: int, cos: Tensor, sin: Tensor, half: int
+) -> tuple[Tensor, Tensor]:
+    """Queries `[1, heads, T, dim]`, channels `begin .. middle - 1` of `whole [1, T, channels]`, and keys, those up to
+    `end`, turned by angles `[1, 1, T, dim]`; the first half of `sin` is negated."""
+    both = whole.narrow(-1, begin, end - begin).view(1, whole.shape[1], -1, dim).transpose(1, 2)
+    turned = torch.addcmul(both * cos, both.roll(half, -1), sin)
+    heads = (middle - begin) // dim
+    return turned.narrow(1, 0, heads), turned.narrow(1, heads, (end - middle) // dim)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turned:
+    """Channels `start .. end - 1` of a product, as heads of `dim`, turned by `by`: cosines, sines, half of them."""
+
+    node: fx.Node
+    whole: fx.Node
+    start: int
+    end: int
+    dim: int
+    by: tuple[fx.Node, fx.Node, int]
+
+
+def _turned(node: Any) -> _Turned | None:
+    """What `rotate_quickly` made of a rotation of heads that `merge_products` cut from a product, if `node` is that and
+    all of it."""
+    if name_of(node) != "addcmul" or len(node.users) > 1 or len(node.args) != 3:
+        return None
+    plain, swapped, sin = node.args
+    if name_of(plain) != "mul" or name_of(swapped) != "roll" or swapped.args[0] is not plain.args[0]:
+        return None
+    heads = plain.args[0]
+    if name_of(heads) != "transpose" or heads.args[1:] != (1, 2) or name_of(heads.args[0]) != "view":
+        return None
+    part, shape = heads.args[0].args[0], heads.args[0].args[1:]
+    shape = shape[0] if len(shape) == 1 else shape
+    if name_of(part) != "narrow" or part.args[1] != -1 or len(shape) != 4 or shape[0] != 1:
+        return None
+    if not isinstance(shape[3], int) or swapped.args[1] * 2 != shape[3] or part.args[3] % shape[3]:
+        return None
+    whole, _, start, length = part.args
+    return _Turned(node, whole, start, start + length, shape[3], (plain.args[1], sin, swapped.args[1]))
 
 
 def _signed(sin: Tensor, half: int) -> Tensor:
