@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,7 +49,7 @@ def test_a_range_of_whole_numbers_begins_and_ends_where_it_says(low: int, more: 
     values = [int(value) for value in expand(f"{low}..{low + more}")]
     assert (values[0], values[-1]) == (low, low + more)
     assert values == sorted(set(values))
-    assert all(later <= 2 * earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= 2 * earlier for earlier, later in pairwise(values))
 
 
 def test_marks_in_brackets_and_quotes_part_nothing() -> None:

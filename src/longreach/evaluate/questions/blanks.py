@@ -11,6 +11,7 @@ from longreach.types import Document
 from longreach.words import content_words
 
 BLANK = "____"
+ASKED = "Fill in the blank: "
 
 
 def blanked(document: Document, part: re.Pattern[str], least: int, longest: int, kind: str) -> Iterator[Made]:
@@ -26,4 +27,4 @@ def blanked(document: Document, part: re.Pattern[str], least: int, longest: int,
             continue
         rest = " ".join(f"{sentence[: found[0].start()]}{BLANK}{sentence[found[0].end() :]}".split())
         if len(content_words(rest)) >= least:
-            yield Made(f"Fill in the blank: {rest}", found[0][0], document.id, first, last, kind)
+            yield Made(f"{ASKED}{rest}", found[0][0], document.id, first, last, kind)

@@ -10,6 +10,7 @@ from random import Random
 from longreach.corpus.sentences import sentences
 from longreach.evaluate.metrics.answers import plain
 from longreach.evaluate.questions import Made
+from longreach.evaluate.questions.blanks import ASKED
 from longreach.types import Document
 from longreach.words import content_words
 
@@ -49,7 +50,7 @@ def clear(made: Iterable[Made], known: Sentences) -> list[Made]:
     times = Counter(plain(each.question) for each in asked)
     kept = []
     for each in asked:
-        words = content_words(each.question)
+        words = content_words(each.question.removeprefix(ASKED))
         if times[plain(each.question)] > 1 or plain(each.answer) == "" or not words:
             continue
         told = words | content_words(each.answer)
