@@ -66,6 +66,13 @@ def test_makers_ask_in_their_own_ways(document: Document) -> None:
     assert not any(question.startswith("What is it") for question in asked)
 
 
+@pytest.mark.parametrize("marker", ["- ", "3. ", "* "])
+def test_the_marker_of_a_list_is_no_part_of_what_is_asked(marker: str) -> None:
+    (one,) = made_of(Document("a", f"{marker}{SENTENCE}\n"), "numbers")
+    assert one.question.startswith("Fill in the blank: The harbor crane")
+    assert one.answer == "38"
+
+
 def test_makers_ask_nothing_of_a_text_without_sentences() -> None:
     assert made_of(Document("a", ""), *RULES) == []
     assert made_of(Document("a", "\n\n  \n"), *RULES) == []

@@ -12,13 +12,16 @@ from longreach.words import content_words
 
 BLANK = "____"
 ASKED = "Fill in the blank: "
+_MARKER = re.compile(r"(?:[-*+•]|\d{1,3}[.)])\s+")
+"""What an item of a list begins with: no part of what it says."""
 
 
 def blanked(document: Document, part: re.Pattern[str], least: int, longest: int, kind: str) -> Iterator[Made]:
     """For each sentence of at least `least` words that carry meaning and at most `longest` characters, in which `part`
     is found once: the sentence without it, and it as the answer."""
     for start, end in sentences(document):
-        first, last = trim(document.text, start, end)
+        marker = _MARKER.match(document.text, trim(document.text, start, end)[0])
+        first, last = trim(document.text, marker.end() if marker else start, end)
         sentence = document.text[first:last]
         if len(sentence) > longest or not sentence.endswith((".", "!")):
             continue

@@ -39,5 +39,5 @@ class Definitions:
                 continue
             subject = " ".join(f"{(found['article'] or '').lower()}{found['subject']}".replace("*", "").split())
             verb = found["verb"] if found["verb"] in ("is", "are", "was", "were") else "is"
-            answer = found["what"].rstrip(" .").strip()
+            answer = " ".join(found["what"].rstrip(" .").split())
             yield Made(f"What {verb} {subject}?", answer, document.id, first, last, "definitions")

@@ -10,7 +10,8 @@ from longreach.evaluate.questions import Made, makers
 from longreach.evaluate.questions.blanks import blanked
 from longreach.types import Document
 
-NAME = re.compile(r"(?<![\w.-])[A-Z][\w'’-]+(?:\s+(?:of\s+|de\s+|van\s+|von\s+)?[A-Z][\w'’-]+)+")
+_NO_NAME = r"(?!(?:A|An|And|As|At|But|By|For|From|If|In|It|Its|No|Of|On|Or|So|The|This|To|When|With)\b)"
+NAME = re.compile(rf"(?<![\w.-]){_NO_NAME}[A-Z][\w'’-]+(?:\s+(?:of\s+|de\s+|van\s+|von\s+)?[A-Z][\w'’-]+)+")
 
 
 @makers.register("names")

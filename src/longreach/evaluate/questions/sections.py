@@ -33,7 +33,12 @@ class Sections:
             if not heading or first == last:
                 continue
             told = text[first:last]
-            if len(content_words(heading)) >= self.words and 20 <= len(told) <= self.longest and told[0].isalpha():
+            if (
+                len(content_words(heading)) >= self.words
+                and 20 <= len(told) <= self.longest
+                and told[0].isalpha()
+                and told[-1] != ":"
+            ):
                 asked = heading.rstrip(" .:")
                 question = asked if asked.endswith("?") else f"What do the documents say about: {asked}?"
                 yield Made(question, told, document.id, first, last, "sections")
