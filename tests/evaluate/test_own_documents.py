@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from hashed import open_hashed
 from longreach.errors import InputError
 from longreach.evaluate.quantities import seconds, size
 from longreach.evaluate.questions import Made, makers
 from longreach.evaluate.questions.file import Asked, read_questions, write_questions
 from longreach.evaluate.questions.sift import Sentences, clear, spread
+from longreach.evaluate.score import score
 from longreach.evaluate.settings_file import write_settings
-from longreach.evaluate.stages import STAGES, score_stages
+from longreach.evaluate.stages import STAGES, StagesRespondent, score_stages
 from longreach.evaluate.tasks import tasks
 from longreach.types import Anchor, Answer, Chunk, Citation, Document, DocumentInfo, Hit, Passage, Place, Timing, Usage
 
@@ -181,6 +185,36 @@ def test_the_span_that_was_cited_whole_has_full_marks() -> None:
 def test_a_task_about_own_documents_needs_both() -> None:
     with pytest.raises(InputError, match="name a library and a file"):
         tasks.make("own_documents", count=len)
+
+
+def test_a_library_is_asked_about_itself_stage_by_stage(own: tuple[Path, Path]) -> None:
+    folder, file = own
+    task: Any = tasks.make(f"own_documents(library={str(folder)!r}, file={str(file)!r})")
+    assert len(task) == len(task.documents()) == 12
+    with open_hashed(folder) as library:
+
+        def ask(question: str) -> Answer:
+            hits = library.search(question, 3, retriever="bm25")
+            return answer(hits[0].text, [hits[0].chunk], (hits[0].chunk.start, hits[0].chunk.end))
+
+        engine = SimpleNamespace(model="none")
+        reader: Any = SimpleNamespace(library=library, engine=engine, k=3, retriever="bm25", reranker="none", ask=ask)
+        respondent = StagesRespondent(reader, {"k": "3"}, task.spans)
+        assert {"stages": "1", "k": "3", "model": "none"}.items() <= respondent.columns.items()
+        (example, *_) = task.examples()
+        (response,) = respondent.respond(example)
+    scores = score(example.questions[0], response)
+    assert next(iter(scores)) == "any_answer"
+    assert scores["stage_retrieval"] > 0.5
+    assert scores.items() >= response.stages.items()
+
+
+def test_a_document_that_changed_since_is_named(own: tuple[Path, Path], tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(own[1].read_text(encoding="utf-8").replace('"The keeper of', '"A keeper of'), encoding="utf-8")
+    task: Any = tasks.make(f"own_documents(library={str(own[0])!r}, file={str(file)!r})")
+    with pytest.raises(InputError, match="question 1: its quote does not stand in d0 any more"):
+        _ = task.spans
 
 
 @pytest.mark.parametrize(("text", "value"), [("0.5s", 0.5), ("500ms", 0.5), ("2", 2.0), ("1 min", 60.0)])

@@ -79,6 +79,13 @@ def test_a_sweep_that_broke_goes_on_and_ends_the_same(make, tmp_path: Path) -> N
     assert [arm.scores for arm in again] == [arm.scores for arm in whole]
 
 
+def test_arms_that_are_the_same_are_refused(make, tmp_path: Path) -> None:
+    known = Known()
+    with Results(tmp_path / "r.jsonl") as results, pytest.raises(InputError, match="k=3 and k=3 are the same"):
+        sweep(make("niah_single", n=2), [Arm({"k": "3"}, known), Arm({"k": "3"}, known)], results)
+    assert not known.asked
+
+
 def test_arms_that_are_surely_worse_and_no_cheaper_stop(make, tmp_path: Path) -> None:
     with Results(tmp_path / "r.jsonl") as results:
         arms = arms_of("k=0,10; bytes=5,10,20", Known())

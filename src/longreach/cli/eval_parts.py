@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from longreach.library import Library
 
 _READER = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
+_SEARCH = ("retriever", "reranker", "k")
 _MODEL = ("policy", "form")
 CHUNK = "chunk"
 """Short for a chunker of sentences with so many tokens."""
@@ -33,7 +34,7 @@ def own_documents(specs: Sequence[str]) -> list[str]:
     made: list[str] = []
     for spec in specs:
         if spec.endswith(".jsonl") and made and Path(made[-1]).expanduser().is_dir():
-            made[-1] = f"own_documents(library={made[-1]!r}, questions={spec!r})"
+            made[-1] = f"own_documents(library={made[-1]!r}, file={spec!r})"
         else:
             made.append(spec)
     return made
@@ -96,7 +97,9 @@ class Parts:
         from longreach.evaluate.sweep import Alone
         from longreach.evaluate.tasks import CorpusTask
 
-        usable = ("chunker", CHUNK, *_READER) if isinstance(task, CorpusTask) else _MODEL
+        usable: tuple[str, ...] = _MODEL
+        if isinstance(task, CorpusTask):
+            usable = ("chunker", CHUNK, *(_READER if task.answered else _SEARCH))
         if wrong := next((name for point in points for name in point if name not in usable), None):
             raise InputError(f"{wrong} changes nothing in this task; a sweep over it can vary {', '.join(usable)}")
         if isinstance(task, CorpusTask):

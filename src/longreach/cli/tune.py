@@ -54,6 +54,7 @@ def tune(
     from longreach.cli.sweep import run_arms, show_marks
     from longreach.evaluate.frontier import marks
     from longreach.evaluate.grid import parse_grid
+    from longreach.evaluate.provenance import provenance
     from longreach.evaluate.quantities import seconds, size
     from longreach.evaluate.results import Results
     from longreach.evaluate.run import label
@@ -88,7 +89,9 @@ def tune(
     note(f"written to {shown_path(str(file.absolute()))}")
     if as_json:
         as_json.parent.mkdir(parents=True, exist_ok=True)
-        as_json.write_text(json.dumps(_as_object(choice), ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        as_json.write_text(
+            json.dumps({**provenance(), **_as_object(choice)}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+        )
 
 
 def _spec(target: str, questions: Path | None, folder: Path, limit: int, settings: Settings) -> str:
@@ -104,7 +107,7 @@ def _spec(target: str, questions: Path | None, folder: Path, limit: int, setting
             from longreach.cli.make_questions import make_questions
 
             make_questions(path, (), questions, limit, settings)
-    return f"own_documents(library={str(path)!r}, questions={str(questions)!r})"
+    return f"own_documents(library={str(path)!r}, file={str(questions)!r})"
 
 
 def _weights(engine: Engine) -> int:

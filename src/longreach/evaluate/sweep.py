@@ -63,7 +63,7 @@ class Arm:
     @property
     def ttft(self) -> float:
         """The median time to the first token, in seconds."""
-        return median(cost["ttft"] for cost in self._costs())
+        return float(median(cost["ttft"] for cost in self._costs()))
 
     @property
     def kv_bytes(self) -> int:
@@ -97,14 +97,15 @@ def sweep(
     there. After `first` examples, twice as many and so on, `rule` says which arms go on; the others are `stopped`.
 
     `progress` is told how many answers there are, of how many there will be at most, and whether the last was computed
-    now. Returns that first number. Raises InputError for a limit below 1, and what the sources do: what was done
-    before is kept.
+    now. Returns that first number. Raises InputError for a limit below 1 and for arms that are the same, and what the
+    sources do: what was done before is kept.
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: run at least one example")
     total = len(task) if limit is None else min(limit, len(task))
     name = label(task)
     columns = {id(arm): dict(arm.source.columns(arm.point)) for arm in arms}
+    _check_different(arms, columns)
     examples = islice(task.examples(), total)
     live, done, seen, begun = list(arms), 0, 0, False
     for end in rounds(total, first):
@@ -140,6 +141,14 @@ def rounds(total: int, first: int = FIRST) -> list[int]:
         # A last round that would be short is part of the one before it.
         ends.append(total if 3 * ends[-1] > total else 2 * ends[-1])
     return ends
+
+
+def _check_different(arms: Sequence[Arm], columns: Mapping[int, Mapping[str, str]]) -> None:
+    known: dict[str, Arm] = {}
+    for arm in arms:
+        other = known.setdefault(repr(sorted(columns[id(arm)].items())), arm)
+        if other is not arm:
+            raise InputError(f"{other.name} and {arm.name} are the same: name one of them in the sweep")
 
 
 def _found(

@@ -23,10 +23,10 @@ class OwnDocuments:
     """The questions of a file, as `longreach eval --make-questions` writes it, about the library in a folder."""
 
     library: str = ""
-    questions: str = ""
+    file: str = ""
 
     def __post_init__(self) -> None:
-        if not self.library or not self.questions:
+        if not self.library or not self.file:
             raise ValueError("name a library and a file of questions")
 
     @property
@@ -64,11 +64,11 @@ class OwnDocuments:
                 text = library.get(one.document).text if one.document in known else ""
                 if text[one.start : one.end] != one.quote:
                     raise InputError(
-                        f"{self.questions}, question {one.id}: its quote does not stand in {one.document} any more; "
+                        f"{self.file}, question {one.id}: its quote does not stand in {one.document} any more; "
                         "make the questions anew, or set its keep to false"
                     )
         return {one.id: one for one in self._asked}
 
     @cached_property
     def _asked(self) -> list[Asked]:
-        return read_questions(Path(self.questions).expanduser())
+        return read_questions(Path(self.file).expanduser())
