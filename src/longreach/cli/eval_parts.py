@@ -69,6 +69,7 @@ class Parts:
 
     def respondent(self, task: Task, settings: Settings | None = None) -> Respondent:
         """Who answers a task: a search where documents are wanted, a reader where a corpus is asked, else a model."""
+        from longreach.evaluate.corpus import corpus_digest
         from longreach.evaluate.respond import ModelRespondent, ReaderRespondent, SearchRespondent
         from longreach.evaluate.stages import StagesRespondent
         from longreach.evaluate.tasks import CorpusTask
@@ -80,7 +81,9 @@ class Parts:
             raise InputError("a KV policy is for tasks that a model reads by itself: leave --policy away")
         settings = settings or self.settings
         library = self._library(task, settings)
-        corpus = library.path.stem
+        # A library of one's own may have changed since; one in the cache is named by what is in it.
+        own = isinstance(task, OwnDocuments)
+        corpus = corpus_digest(library.documents()) if own else library.path.stem
         if not task.answered:
             k = settings.k if "k" in settings.model_fields_set else 100
             return SearchRespondent(library, corpus, settings.retriever, settings.reranker, k)

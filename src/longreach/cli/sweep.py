@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
+from rich.markup import escape
 from rich.table import Table
 
 from longreach.cli.common import err, note, out, shown_path
@@ -86,14 +87,14 @@ def show_marks(found: Sequence[Mark]) -> None:
     from longreach.evaluate.run import shown
 
     for task in dict.fromkeys(mark.task for mark in found):
-        table = Table(title=shown(task), title_justify="left", box=SIMPLE)
+        table = Table(title=escape(shown(task)), title_justify="left", box=SIMPLE)
         for title in ("", "configuration", "score", "95 % interval", "n", "TTFT s", "KV MB"):
             table.add_column(title, justify="left" if title in ("", "configuration") else "right", overflow="fold")
         own = [mark for mark in found if mark.task == task]
         for mark in sorted(own, key=lambda mark: (-mark.score.mean, mark.kv_bytes)):
             table.add_row(
                 "★" if mark.best else "×" if mark.stopped else "",
-                mark.name,
+                escape(mark.name),
                 f"{mark.score.mean:.3f}",
                 f"{mark.score.low:.3f} to {mark.score.high:.3f}",
                 f"{mark.score.n:,}",

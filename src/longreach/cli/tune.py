@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from longreach.cli import options
 from longreach.cli.common import note, out, shown_path
@@ -121,7 +122,7 @@ def _weights(engine: Engine) -> int:
 
 def _tell(choice: Choice) -> None:
     arm, score = choice.arm, choice.score
-    out.print(f"[bold]{arm.name}[/]")
+    out.print(f"[bold]{escape(arm.name)}[/]")
     out.print(
         f"score {score.mean:.3f} ({score.low:.3f} to {score.high:.3f}, {score.n} questions), first token "
         f"{arm.ttft:.2f} s, KV {arm.kv_bytes / 1e6:,.1f} MB"
@@ -130,8 +131,8 @@ def _tell(choice: Choice) -> None:
         second, difference = choice.second
         better = difference.difference
         out.print(
-            f"better than {second.name} by {better.mean:.3f} ({better.low:.3f} to {better.high:.3f} on {better.n} "
-            f"questions); first in {choice.sure:.0%} of draws of the questions"
+            f"better than {escape(second.name)} by {better.mean:.3f} ({better.low:.3f} to {better.high:.3f} on "
+            f"{better.n} questions); first in {choice.sure:.0%} of draws of the questions"
         )
     note(f"{choice.cost:.0%} of the answers that the whole grid would have taken")
 

@@ -1,5 +1,5 @@
-"""The whole chain on questions whose answering span is known, stage by stage, so that a failure is located (after CoFE-
-RAG, Liu et al. 2024, arXiv 2410.12248).
+"""The whole chain on questions whose answering span is known, stage by stage, so that a failure is located (after
+CoFE-RAG, Liu et al. 2024, arXiv 2410.12248).
 
 Each stage has the share of the span that is still there: in one chunk, among the hits, among the passages. The first
 stage that holds less than half of it has lost the question; where the passages hold it and the answer is wrong, the
@@ -9,8 +9,7 @@ answering has. `lost_*` are 1 for that stage and 0 for the others, so that their
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field as made_by
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from longreach.evaluate.metrics.answers import ANSWER_METRICS
@@ -35,7 +34,7 @@ class StagesRespondent:
     reader: Reader
     settings: Mapping[str, str]
     spans: Mapping[str, Asked]
-    _chunks: dict[str, list[Range]] = made_by(default_factory=dict)
+    _chunks: dict[str, list[Range]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         settle(self.reader.engine)
