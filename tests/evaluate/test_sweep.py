@@ -130,6 +130,13 @@ def test_the_front_is_what_nothing_beats_and_beats_all_else(values) -> None:
     assert all(any(covers(a, value) for a in chosen) for value in values)
 
 
+def test_times_that_are_nearly_the_same_make_no_front() -> None:
+    assert front([(0.9, 1.00, 5), (0.5, 0.99, 5)]) == [True, True]
+    assert front([(0.9, 1.00, 5), (0.5, 0.99, 5)], slack=1.05) == [True, False]
+    assert front([(0.9, 1.00, 5), (0.5, 0.90, 5)], slack=1.05) == [True, True]
+    assert front([(0.9, 1.00, 5), (0.9, 0.99, 5)], slack=1.05) == [True, True]
+
+
 def test_tuning_finds_the_best_within_its_limits_for_a_part_of_the_cost(make, tmp_path: Path) -> None:
     with Results(tmp_path / "r.jsonl") as results:
         arms = arms_of("k=0..9/10; bytes=5,50", Known())

@@ -51,5 +51,5 @@ def _panel(axes: Any, marks: Sequence[Mark], costs: Sequence[float], palette: di
     axes.set_xlabel(title)
     axes.set_ylabel("score")
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.06 * max(costs) or 1)
     axes.grid(alpha=0.2)

@@ -36,17 +36,17 @@ def marks(task: str, arms: Sequence[Arm]) -> list[Mark]:
     places = [(arm.ttft, arm.kv_bytes) for arm in arms]
     scores = [estimate(list(arm.scores.values())) for arm in arms]
     running = [at for at, arm in enumerate(arms) if not arm.stopped]
-    on_front = dict(zip(running, front([(scores[at].mean, *places[at]) for at in running]), strict=True))
+    on_front = dict(zip(running, front([(scores[at].mean, *places[at]) for at in running], SLACK), strict=True))
     return [
         Mark(task, arm.name, score, *place, arm.stopped, on_front.get(at, False))
         for at, (arm, score, place) in enumerate(zip(arms, scores, places, strict=True))
     ]
 
 
-def front(values: Sequence[tuple[float, float, float]]) -> list[bool]:
+def front(values: Sequence[tuple[float, float, float]], slack: float = 1.0) -> list[bool]:
     """Which of (quality, seconds, bytes) are on the Pareto front: nothing else is at least as good in all three and
-    better in one."""
-    return [not any(_beats(other, value) for other in values) for value in values]
+    better in one. Seconds within the factor `slack` count as the same."""
+    return [not any(_beats(other, value, slack) for other in values) for value in values]
 
 
 def undominated(arms: Sequence[Arm]) -> list[Arm]:
@@ -65,6 +65,7 @@ def _surely(other: Arm, arm: Arm, level: float) -> bool:
     return compare(mine, theirs, level=level).difference.low > 0
 
 
-def _beats(other: tuple[float, float, float], value: tuple[float, float, float]) -> bool:
-    better = other[0] >= value[0], other[1] <= value[1], other[2] <= value[2]
-    return all(better) and other != value
+def _beats(other: tuple[float, float, float], value: tuple[float, float, float], slack: float) -> bool:
+    if other[0] < value[0] or other[1] > slack * value[1] or other[2] > value[2]:
+        return False
+    return other[0] > value[0] or other[2] < value[2] or slack * other[1] < value[1]
