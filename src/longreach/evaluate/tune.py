@@ -50,8 +50,8 @@ class Limits:
 @dataclass(frozen=True)
 class Choice:
     """The arm chosen, its score, and how often it is first, or level with the first, where the examples are drawn anew
-    (`sure`, among it and its rivals, on the examples all of them had). `second` is the runner-up with what the choice is
-    better by; `cost` the share of a full grid's answers that were given."""
+    (`sure`, among it and its rivals, on the examples all of them had). `second` is the runner-up with what the choice
+    is better by; `cost` the share of a full grid's answers that were given."""
 
     arm: Arm
     score: Estimate
