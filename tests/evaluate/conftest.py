@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from hashed import open_hashed
+from longreach.evaluate.questions import Made
+from longreach.evaluate.questions.file import write_questions
 from longreach.evaluate.tasks import Task, tasks
 from longreach.evaluate.vocabulary import made_up
+from longreach.types import Document
 
 
 def count(text: str) -> int:
@@ -54,12 +58,38 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make(haystack: Path, pack: Path):
+def own(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A library of 12 documents of that pack, and a file with a question about each."""
+    content = json.loads(pack.read_text())
+    folder = tmp_path_factory.mktemp("own")
+    made, quotes = [], []
+    with open_hashed(folder / "own.library") as library:
+        library.add_documents(Document(id, content["docs"][id]) for id in list(content["docs"])[:12])
+        for info in library.documents():
+            text = library.get(info.id).text
+            start = text.index("The keeper of")
+            end = text.index("years.", start) + 6
+            query = f"q{info.id[1:]}"
+            made.append(Made(content["queries"][query], content["answers"][query][0], info.id, start, end, "keepers"))
+            quotes.append(text[start:end])
+    write_questions(folder / "questions.jsonl", made, quotes)
+    return folder / "own.library", folder / "questions.jsonl"
+
+
+@pytest.fixture(scope="session")
+def make(haystack: Path, pack: Path, own: tuple[Path, Path]):
     """Makes a task by its name over the material above, with the options given and a small size."""
 
     def task(name: str, counter: Any = count, **given: Any) -> Task:
         known = {field.name for field in fields(tasks.get(name))}  # type: ignore[arg-type]
-        small = {"length": 2048, "n": 4, "haystack": str(haystack), "pack": str(pack)}
+        small = {
+            "length": 2048,
+            "n": 4,
+            "haystack": str(haystack),
+            "pack": str(pack),
+            "library": str(own[0]),
+            "file": str(own[1]),
+        }
         chosen = {key: value for key, value in {**small, **given}.items() if key in known}
         options = ", ".join(f"{key}={value!r}" for key, value in chosen.items())
         return tasks.make(f"{name}({options})", count=counter)

@@ -58,6 +58,31 @@ def test_a_task_is_scored_once_and_compared(longreach, tmp_path: Path) -> None:
     assert compared["difference"]["difference"]["n"] == 2
 
 
+def test_a_sweep_writes_its_table_its_figures_and_does_nothing_twice(longreach, tmp_path: Path) -> None:
+    given = ("niah_single(length=300, haystack=noise)", "--sweep", "policy=full,snapkv(budget=0.5)", "--out", "o")
+    shown = longreach(*given, "--limit", "2", "--json", "s.json").stdout
+    assert "policy=full" in shown
+    assert "policy=snapkv(budget=0.5)" in shown
+    names = {file.name for file in (tmp_path / "o").iterdir() if not file.name.startswith(".")}
+    assert names == {"results.jsonl", "results.parquet", "frontier.png", "frontier.html"}
+    marks = json.loads((tmp_path / "s.json").read_text())["marks"]
+    full, half = (mark["kv_bytes"] for mark in marks)
+    assert half < full
+    before = (tmp_path / "o" / "results.jsonl").read_bytes()
+    assert "4 of 4 answers were there before" in longreach(*given, "--limit", "2").stderr
+    assert (tmp_path / "o" / "results.jsonl").read_bytes() == before
+
+
+def test_questions_are_made_from_a_library_and_never_written_over(
+    longreach, tmp_path: Path, own: tuple[Path, Path]
+) -> None:
+    made = ("--make-questions", str(own[0]), "--maker", "names(least=1)", "--maker", "definitions")
+    assert "no question could be made" in longreach(*made, code=2).stderr
+    (tmp_path / "questions.jsonl").write_text("mine")
+    assert "is there already" in longreach(*made, code=2).stderr
+    assert (tmp_path / "questions.jsonl").read_text() == "mine"
+
+
 def test_a_search_is_scored_over_a_pack(longreach, tmp_path: Path, pack: Path, embedded_cache: Path) -> None:
     small = json.loads(pack.read_text())
     small["docs"] = {id: text for id, text in small["docs"].items() if int(id[1:]) < 30}
@@ -90,6 +115,9 @@ def test_a_search_is_scored_over_a_pack(longreach, tmp_path: Path, pack: Path, e
         (("niah_single(haystack=noise)", "--compare", "a", "b"), "no task"),
         (("--compare", "a", "b"), "there is no results file a"),
         (("retrieval(pack='nowhere')", "--policy", "snapkv"), "leave --policy away"),
+        (("niah_single", "--sweep", "depth=1,2"), "a sweep has no axis 'depth'; known: policy, form"),
+        (("niah_single(length=300, haystack=noise)", "--sweep", "k=4..8"), "k changes nothing in this task"),
+        (("niah_single", "--sweep", "policy=full", "--policy", "snapkv"), "not for sweeps"),
     ],
 )
 def test_a_wrong_request_gets_one_sentence(longreach, arguments: tuple[str, ...], said: str) -> None:

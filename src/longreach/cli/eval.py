@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from longreach.cli import options
-from longreach.cli.common import err, note, shown_path, token_counter
-from longreach.config import Settings, load_settings
+from longreach.cli.common import err, note, shown_path
+from longreach.cli.eval_parts import AXES, Parts, own_documents
+from longreach.config import load_settings
 from longreach.errors import InputError
 
 if TYPE_CHECKING:
-    from longreach.engine import Engine
-    from longreach.evaluate.metrics.judge import Judge
-    from longreach.evaluate.respond import Respondent
     from longreach.evaluate.results import Results
-    from longreach.evaluate.tasks import CorpusTask, Task
-    from longreach.library import Library
+    from longreach.evaluate.tasks import Task
 
 RESULTS = Path("longreach-eval.jsonl")
+SWEEP = Path("longreach-sweep")
+QUESTIONS = Path("questions.jsonl")
 
 
 def evaluate(
@@ -53,16 +51,39 @@ def evaluate(
     chunker: options.Chunker = None,
     k: Annotated[int | None, typer.Option("-k", min=1, help="How many hits are searched for.")] = None,
     prompt_tokens: options.PromptTokens = None,
+    sweep: Annotated[
+        str,
+        typer.Option(metavar="GRID", help='Try all combinations: "policy=full,snapkv(budget=0.1..1.0)", "k=4..32".'),
+    ] = "",
+    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where a sweep writes.")] = SWEEP,
+    make: Annotated[
+        Path | None,
+        typer.Option("--make-questions", metavar="LIBRARY", help="Write questions about its documents instead."),
+    ] = None,
+    makers: Annotated[
+        list[str] | None, typer.Option("--maker", help="What makes questions, such as numbers; may be repeated.")
+    ] = None,
+    questions: Annotated[Path, typer.Option(metavar="FILE", help="Where the questions made are written.")] = QUESTIONS,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="A B", help="Compare two results files instead, example by example."),
     ] = None,
 ) -> None:
-    """Score a model, a search or a reader on tasks. Safe to interrupt and to run again: it goes on where it was."""
+    """Score a model, a search or a reader on tasks, or a library on questions about it: eval LIBRARY questions.jsonl.
+
+    Safe to interrupt and to run again: it goes on where it was.
+    """
     if compare:
         if specs:
             raise InputError("--compare takes two results files and no task")
         _compare(*compare, as_json)
+        return
+    if make:
+        if specs:
+            raise InputError("--make-questions takes a library and no task")
+        from longreach.cli.make_questions import make_questions
+
+        make_questions(make, makers or [], questions, limit, load_settings(model=model))
         return
     if not specs:
         from longreach.evaluate.tasks import tasks
@@ -78,87 +99,24 @@ def evaluate(
         k=k,
         prompt_tokens=prompt_tokens,
     )
-    _run(specs, _Parts(settings, form, policy, judge), results, limit, as_json)
+    parts = Parts(settings, form, policy, judge)
+    specs = own_documents(specs)
+    if not sweep:
+        _run(specs, parts, results, limit, as_json)
+        return
+    if policy or judge:
+        raise InputError("--policy and --judge are not for sweeps: write policy=... into the grid")
+    from longreach.cli.sweep import sweep_tasks
+    from longreach.evaluate.grid import expand, parse_grid
+    from longreach.evaluate.provenance import provenance
+
+    every = [one for spec in specs for one in expand(spec)]
+    marks = sweep_tasks(every, parts, parse_grid(sweep, AXES), folder, limit)
+    if as_json:
+        _write(as_json, {**provenance(), "folder": str(folder), "marks": [mark.as_object() for mark in marks]})
 
 
-class _Parts:
-    """What tasks are run with, made when the first task needs it."""
-
-    def __init__(self, settings: Settings, form: Literal["text", "chat"], policy: str, judge: str) -> None:
-        self.settings = settings
-        self.form: Literal["text", "chat"] = form
-        self.policy = policy
-        self._judge = judge
-        self._libraries: list[Library] = []
-
-    def task(self, spec: str) -> Task:
-        """The task that `spec` names; lengths are counted as the answering model does."""
-        from longreach.evaluate.tasks import tasks
-
-        count = token_counter(self.settings) or (lambda text: self.engine.count(text))
-        return tasks.make(spec, count=count)
-
-    def respondent(self, task: Task) -> Respondent:
-        """Who answers a task: a search where documents are wanted, a reader where a corpus is asked, else a model."""
-        from longreach.evaluate.respond import ModelRespondent, ReaderRespondent, SearchRespondent
-        from longreach.evaluate.tasks import CorpusTask
-
-        if not isinstance(task, CorpusTask):
-            return ModelRespondent(self.engine, self.form, self.policy)
-        if self.policy:
-            raise InputError("a KV policy is for tasks that a model reads by itself: leave --policy away")
-        library = self._library(task)
-        corpus = library.path.stem
-        if not task.answered:
-            given = "k" in self.settings.model_fields_set
-            k = self.settings.k if given else 100
-            return SearchRespondent(library, corpus, self.settings.retriever, self.settings.reranker, k)
-        from longreach.cli.ask import make_reader
-
-        names = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
-        columns = {"corpus": corpus, **{name: str(getattr(self.settings, name)) for name in names}}
-        return ReaderRespondent(make_reader(library, self.settings, self.engine), columns)
-
-    @cached_property
-    def engine(self) -> Engine:
-        from longreach.cli.ask import make_engine
-
-        return make_engine(self.settings)
-
-    @cached_property
-    def judge(self) -> Judge | None:
-        from longreach.evaluate.metrics.judge import Judge
-
-        if not self._judge:
-            return None
-        from longreach.cli.ask import make_engine
-        from longreach.evaluate.respond import settle
-
-        engine = make_engine(self.settings.model_copy(update={"model": self._judge}))
-        settle(engine)
-        return Judge(engine)
-
-    def _library(self, task: CorpusTask) -> Library:
-        """The corpus of a task as a library, kept in the cache for the next run."""
-        from longreach.cli.common import open_library
-        from longreach.evaluate.corpus import corpus_folder
-
-        documents = task.documents()
-        folder = corpus_folder(self.settings, documents)
-        chosen = self.settings.model_copy(update={"library": folder})
-        library = open_library(chosen, create=True, chunker=self.settings.chunker)
-        self._libraries.append(library)
-        if library.stats().documents < len(documents):
-            note(f"indexing {len(documents):,} documents, once")
-            library.add_documents(documents)
-        return library
-
-    def close(self) -> None:
-        for library in self._libraries:
-            library.close()
-
-
-def _run(specs: Sequence[str], parts: _Parts, file: Path, limit: int | None, as_json: Path | None) -> None:
+def _run(specs: Sequence[str], parts: Parts, file: Path, limit: int | None, as_json: Path | None) -> None:
     from longreach.cli.eval_tables import show_summaries
     from longreach.evaluate.provenance import provenance
     from longreach.evaluate.report import summarize
@@ -177,7 +135,7 @@ def _run(specs: Sequence[str], parts: _Parts, file: Path, limit: int | None, as_
         _write(as_json, {**provenance(), "results": str(file), "summaries": [each.as_object() for each in summaries]})
 
 
-def _with_progress(task: Task, parts: _Parts, results: Results, limit: int | None) -> list[dict[str, Any]]:
+def _with_progress(task: Task, parts: Parts, results: Results, limit: int | None) -> list[dict[str, Any]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from longreach.evaluate.run import label, run

@@ -10,6 +10,7 @@ from rich.table import Table
 from longreach.cli.common import note, out
 from longreach.evaluate.report import Comparison, Summary
 from longreach.evaluate.run import shown
+from longreach.evaluate.stages import STAGES
 
 
 def show_summaries(summaries: Sequence[Summary]) -> None:
@@ -35,6 +36,9 @@ def show_summaries(summaries: Sequence[Summary]) -> None:
             f"{each.task.partition('(')[0]}: {guessing}{each.prompt_tokens:,.0f} prompt tokens, "
             f"{each.reused_tokens:,.0f} reused; {columns}"
         )
+        lost = {stage: each.metrics[f"lost_{stage}"].mean for stage in STAGES if f"lost_{stage}" in each.metrics}
+        if lost:
+            out.print("lost: " + ", ".join(f"{share:.0%} in {stage}" for stage, share in lost.items()))
         if len(each.metrics) > 1:
             note("  " + ", ".join(f"{name} {value}" for name, value in each.metrics.items()))
 

@@ -118,6 +118,11 @@ class Job:
         """Whether its KV is that of plain attention, so that it may be shared with others."""
         return self.policy is None and not self.begins
 
+    @property
+    def unshared(self) -> int:
+        """How many of the last tokens it must read itself: one for its logits, those that its policy observes."""
+        return max(1, 0 if self.policy is None else self.policy.observes)
+
     def begin(self, sequence: Sequence) -> None:
         """Take over a sequence with the KV of what it shares with earlier texts."""
         self.sequence = sequence

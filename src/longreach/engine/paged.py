@@ -334,6 +334,7 @@ class PagedEngine(Engine):
             self.scheduler.running.remove(job)
             return
         job.output.append(token)
+        self.scheduler.unshare(job)
         self._runner.compact(job)
         job.ttft = job.ttft or time.perf_counter() - job.began
         sampling = job.source.sampling

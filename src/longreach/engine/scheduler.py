@@ -118,11 +118,12 @@ class Scheduler:
 
     def _begin(self, job: Job) -> None:
         """Pages for all tokens that are known; those of a known prefix are shared. The last token is always computed,
-        since its logits are wanted and only KV is kept."""
+        since its logits are wanted and only KV is kept. A policy's request, too, may begin with what was read exactly;
+        what it keeps is its own."""
         sequence = Sequence(self.pool, self.layers, self.heads)
         shared = [segment.share() for segment in job.begins]
-        if self.prefix is not None and job.exact:
-            shared = self.prefix.find(job.tokens[:-1])
+        if self.prefix is not None and not job.begins:
+            shared = self.prefix.find(job.tokens[: -job.unshared])
         for segment in shared:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
@@ -174,6 +175,13 @@ class Scheduler:
     def evict(self, pages: int) -> bool:
         """Free pages by letting go of what is only kept for reuse. False where that is not enough."""
         return self.pool.free >= pages or any(keeper.evict(pages) for keeper in self.keepers)
+
+    def unshare(self, job: Job) -> None:
+        """Make room for what a policy keeps of pages that others hold too."""
+        if job.policy is None or not job.policy.drops or job.compacted >= 0 or job.sequence is None:
+            return
+        held = (self.pool.counts[segment.pages] > 1 for segment in job.sequence.segments)
+        self.evict(sum(int(many.sum()) for many in held))
 
     def preempt(self, job: Job) -> None:
         """Let a running job wait again: its pages are free."""

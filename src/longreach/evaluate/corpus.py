@@ -1,4 +1,4 @@
-"""Where the library of a task's corpus is kept between runs."""
+"""What tells a task's corpus from others, and where its library is kept between runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from longreach.config import Settings
-from longreach.types import Document
+from longreach.types import Document, DocumentInfo
 
 
 def corpus_folder(settings: Settings, documents: Sequence[Document]) -> Path:
@@ -16,3 +16,9 @@ def corpus_folder(settings: Settings, documents: Sequence[Document]) -> Path:
     for document in documents:
         digest.update(f"{document.id}\n{len(document.text)}\n{document.text}".encode())
     return settings.cache / "evaluation" / f"{digest.hexdigest()[:16]}.library"
+
+
+def corpus_digest(documents: Sequence[DocumentInfo]) -> str:
+    """What tells the documents of a library from others, whatever their order."""
+    each = sorted(f"{document.id}\n{document.content_hash}" for document in documents)
+    return hashlib.sha256("\n".join(each).encode()).hexdigest()[:16]

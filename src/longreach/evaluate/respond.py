@@ -15,7 +15,7 @@ from longreach.errors import UnsupportedError
 from longreach.evaluate.metrics.efficiency import Cost
 from longreach.evaluate.prompt import STOPS, Form, prompt
 from longreach.evaluate.tasks import Example
-from longreach.types import Timing, Usage
+from longreach.types import Answer, Timing, Usage
 
 if TYPE_CHECKING:
     from longreach.engine import Engine, Sampling, Stream
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Response:
     """The answer to one question: its text, what it cost; for corpora the documents found, with their scores, those
-    cited, and the passages read."""
+    cited, and the passages read; `stages` are scores that only who answered can know."""
 
     text: str
     cost: Cost
     ranking: Mapping[str, float] = field(default_factory=dict)
     cited: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
+    stages: Mapping[str, float] = field(default_factory=dict)
 
 
 class Respondent(Protocol):
@@ -145,16 +146,17 @@ class ReaderRespondent:
 
     def respond(self, example: Example) -> list[Response]:
         start_afresh(self.reader.engine)
-        responses = []
-        for question in example.questions:
-            answer = self.reader.ask(question.text)
-            ranking: dict[str, float] = {}
-            for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score):
-                ranking.setdefault(passage.hit.document.id, passage.hit.score)
-            cited = tuple(dict.fromkeys(citation.document for citation in answer.citations))
-            read = tuple(passage.text for passage in answer.passages)
-            responses.append(Response(answer.text, _cost(answer.timing, answer.usage), ranking, cited, read))
-        return responses
+        return [response_of(self.reader.ask(question.text)) for question in example.questions]
+
+
+def response_of(answer: Answer) -> Response:
+    """What a reader's answer says, as it is scored."""
+    ranking: dict[str, float] = {}
+    for passage in sorted(answer.passages, key=lambda passage: -passage.hit.score):
+        ranking.setdefault(passage.hit.document.id, passage.hit.score)
+    cited = tuple(dict.fromkeys(citation.document for citation in answer.citations))
+    read = tuple(passage.text for passage in answer.passages)
+    return Response(answer.text, _cost(answer.timing, answer.usage), ranking, cited, read)
 
 
 def settle(engine: Engine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import islice
 from statistics import fmean
@@ -51,22 +51,41 @@ def run(
             if not begun:
                 results.begin(provenance())
                 begun = True
-            told = _questions(example, respondent, judge)
-            line = results.add(
-                {
-                    "key": key,
-                    "task": name,
-                    "chance": task.chance,
-                    "configuration": configuration,
-                    "example": example.id,
-                    "score": fmean(next(iter(question["scores"].values())) for question in told),
-                    "questions": told,
-                }
-            )
+            told = _questions(example, respondent.respond(example), judge)
+            line = results.add(made_line(task, configuration, example, told))
         assert line is not None
         lines.append(line)
         progress(done, total, fresh)
     return lines
+
+
+def made_line(
+    task: Task, configuration: Mapping[str, str], example: Example, told: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The line of an example whose questions were answered and scored."""
+    name = label(task)
+    return {
+        "key": key_of(name, configuration, example),
+        "task": name,
+        "chance": task.chance,
+        "configuration": configuration,
+        "example": example.id,
+        "score": fmean(next(iter(question["scores"].values())) for question in told),
+        "questions": told,
+    }
+
+
+def scored(example: Example, responses: Sequence[Response]) -> list[dict[str, Any]]:
+    """What a line says of each question: scores, text, wanted answers, cost."""
+    return [
+        {
+            "scores": score(question, response),
+            "text": response.text,
+            "answers": list(question.answers or question.relevant),
+            "cost": asdict(response.cost),
+        }
+        for question, response in zip(example.questions, responses, strict=True)
+    ]
 
 
 def label(task: Task) -> str:
@@ -85,28 +104,18 @@ def shown(name: str) -> str:
     return str(Spec(spec.name, (), kept))
 
 
-def _questions(example: Example, respondent: Respondent, judge: Judge | None) -> list[dict[str, Any]]:
-    responses = respondent.respond(example)
+def _questions(example: Example, responses: Sequence[Response], judge: Judge | None) -> list[dict[str, Any]]:
+    told = scored(example, responses)
     if judge is not None:
         start_afresh(judge.engine)
-    return [
-        {
-            "scores": {**score(question, response), **_judged(question, response, judge)},
-            "text": response.text,
-            "answers": _wanted(question),
-            "cost": asdict(response.cost),
-        }
-        for question, response in zip(example.questions, responses, strict=True)
-    ]
+        for question, response, each in zip(example.questions, responses, told, strict=True):
+            each["scores"] |= _judged(question, response, judge)
+    return told
 
 
-def _judged(question: Question, response: Response, judge: Judge | None) -> dict[str, float]:
+def _judged(question: Question, response: Response, judge: Judge) -> dict[str, float]:
     """The judge's score; none where it has no verdict, or there is no answer to hold the response against."""
-    if judge is None or not question.answers:
+    if not question.answers:
         return {}
     verdict = judge.score(question.text, response.text, question.answers)
     return {} if verdict is None else {"judge": verdict}
-
-
-def _wanted(question: Question) -> list[str]:
-    return list(question.answers or question.relevant)

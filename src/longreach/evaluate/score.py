@@ -23,6 +23,7 @@ def score(question: Question, response: Response) -> dict[str, float]:
         scores[question.metric] = ANSWER_METRICS[question.metric].score(response.text, question.answers)
     if not question.relevant:
         return scores
+    scores |= response.stages
     if question.answers:
         for name in ANSWERED:
             scores[name] = ANSWER_METRICS[name].score(response.text, question.answers)

@@ -21,7 +21,7 @@ from longreach.library.lock import sole_writer
 from longreach.library.table import ChunkTable
 from longreach.library.values import AddReport, LibraryStats, Progress, ProgressCallback
 from longreach.library.view import View
-from longreach.types import Chunk, Document, DocumentInfo, Hit, Metadata, TokenCounter
+from longreach.types import Chunk, Document, DocumentInfo, Hit, Metadata, Span, TokenCounter
 
 if TYPE_CHECKING:
     from longreach.corpus.chunk import Chunker
@@ -159,6 +159,10 @@ class Library:
         """The texts of the chunks that `document` would have here, with their tokens; nothing is added."""
         texts = [document.text[span.start : span.end] for span in self._chunker.chunk(document)]
         return [(text, self._count(text)) for text in texts]
+
+    def spans(self, document: Document) -> list[Span]:
+        """Where `document` would be cut here; nothing is added."""
+        return self._chunker.chunk(document)
 
     def documents(self, where: Where | None = None, under: Under = None) -> list[DocumentInfo]:
         """The documents whose metadata meets `where` and whose source is, or lies in, one of `under`; oldest first."""
