@@ -157,7 +157,7 @@ class PagedEngine(Engine):
         jobs: list[Job] = []
         for number in range(sampling.n):
             source = Source(sampling, ids, sampling.ends(self.end_tokens), number)
-            leader = jobs[0] if jobs and kept is None and self.passages is None else None
+            leader = jobs[0] if jobs and kept is None else None
             jobs.append(Job(ids, source, limit, began, priority, deadline, kept, leader, number))
         with self._lock:
             if kept is None:
@@ -415,6 +415,7 @@ class PagedEngine(Engine):
             return
         for job in jobs:
             job.begins, job.unread = [segment.share() for segment in begun.segments], begun.read
+            job.leader = None  # what they share, each has already
         begun.release()
 
     def _fitting(self, parts: Sequence[Part]) -> list[int]:
