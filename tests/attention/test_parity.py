@@ -9,13 +9,14 @@ import torch
 
 from attention.steps import TOLERANCE, bridge_of, pool_of, read, sequence_of, tokens
 from families import CONFIGS, NOT_RELOCATABLE, exact, fresh
+from longreach.attention.numba_step import NumbaStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Step
 from longreach.attention.strided_step import StridedStep
 from longreach.kv.compact import drop
 from longreach.model.bridge import Bridge
 
-STEPS: list[type[Step]] = [PlainStep, StridedStep]
+STEPS: list[type[Step]] = [PlainStep, StridedStep, NumbaStep]
 
 
 def wanted(family: str, ids: torch.Tensor) -> torch.Tensor:

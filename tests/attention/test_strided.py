@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from longreach.attention import strided_step
 from longreach.attention.attend import Scores
 from longreach.attention.rotation import Rotation
-from longreach.attention.step import begin
+from longreach.attention.numba_step import NumbaStep
+from longreach.attention.step import Step, begin
 from longreach.attention.strided_step import StridedStep
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
@@ -25,12 +26,13 @@ def by_definition(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor)
     return torch.einsum("the,ehd->thd", logits.softmax(-1), values), logits.logsumexp(-1)
 
 
+@pytest.mark.parametrize("kind", [StridedStep, NumbaStep])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("cache", [1, 1 << 20])
 @given(heads=st.integers(1, 5), group=st.integers(1, 4), lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3))
 @settings(max_examples=8, deadline=None)
 def test_a_token_sees_all_that_was_written_before_it_and_itself(
-    dtype: torch.dtype, cache: int, heads: int, group: int, lengths: list[int]
+    kind: type[Step], dtype: torch.dtype, cache: int, heads: int, group: int, lengths: list[int]
 ) -> None:
     made = torch.Generator().manual_seed(heads)
     pool = PagePool(400, 4, DIM, dtype=dtype)
@@ -46,7 +48,7 @@ def test_a_token_sees_all_that_was_written_before_it_and_itself(
                 query = torch.randn(1, heads * group, DIM, generator=made)
                 key, value = torch.randn(2, 1, heads, DIM, generator=made).to(dtype).float()
                 written.append((key, value))
-                step = StridedStep(pool, [Rotation.none()], begin([(sequence, [7])]))
+                step = kind(pool, [Rotation.none()], begin([(sequence, [7])]))
                 output, lse = step.attend(0, query, key, value, Scores(SCALE))
                 keys, values = (torch.cat([pair[at] for pair in written]) for at in range(2))
                 wanted = by_definition(query.to(dtype).float(), keys, values)

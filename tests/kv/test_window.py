@@ -9,6 +9,7 @@ import torch
 
 from attention.steps import TOLERANCE, bridge_of, pool_of, read, sequence_of, tokens
 from families import exact, fresh
+from longreach.attention.numba_step import NumbaStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Step
 from longreach.attention.strided_step import StridedStep
@@ -32,7 +33,7 @@ def pages_of(sequence: Sequence, layer: int) -> int:
     return int(counts.pop())
 
 
-@pytest.mark.parametrize("kind", [PlainStep, StridedStep])
+@pytest.mark.parametrize("kind", [PlainStep, StridedStep, NumbaStep])
 @pytest.mark.parametrize("cuts", [[1] * 90, [50, 1, 1, 1, 30, 7], [16] * 5 + [10]])
 @pytest.mark.parametrize("family", WINDOWED)
 def test_windowed_layers_hold_window_and_page_and_logits_stay(family: str, cuts: list[int], kind: type[Step]) -> None:

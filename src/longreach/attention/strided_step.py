@@ -39,9 +39,9 @@ class StridedStep(Step):
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         if self._shared is None or not self._shared.within(scores.window):
             self._rest = {}
-            return super().attend(layer, query, key, value, scores)
+            return self.each(layer, query, key, value, scores)
         self._rest = self._shared.rest
-        output, lse = super().attend(layer, query, key, value, scores)
+        output, lse = self.each(layer, query, key, value, scores)
         for shared in self._shared.parts:
             some = shared.tokens
             part = self._shared_part(layer, shared, query[some], scores, key.shape[1])
@@ -50,6 +50,10 @@ class StridedStep(Step):
             else:
                 output[some], lse[some] = merge([(output[some], lse[some]), part])
         return output, lse
+
+    def each(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
+        """`attend`, every sequence for itself, to what it does not share."""
+        return super().attend(layer, query, key, value, scores)
 
     def _shared_part(self, layer: int, shared: Shared, query: torch.Tensor, scores: Scores, heads: int) -> Part:
         """Attention of `query [tokens, heads, dim]`, one of each sequence, to what they share."""
@@ -85,7 +89,7 @@ class StridedStep(Step):
                 for stored, new in ((run.keys, key), (run.values, value)):
                     stored[:, begin - run.first : end - run.first].copy_(new[own, heads].transpose(0, 1))
         if layer == 0:
-            _write_positions(self.pool, row)
+            write_positions(self.pool, row)
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
         return self._row(layer, row, query, None, scores)
@@ -113,7 +117,7 @@ class StridedStep(Step):
         return _by_head(parts, fresh, query, heads)
 
 
-def _write_positions(pool: PagePool, row: Row) -> None:
+def write_positions(pool: PagePool, row: Row) -> None:
     """The positions of the new tokens, for all layers at once."""
     size, table = pool.page_size, row.tail.table
     at = 0

@@ -194,6 +194,7 @@ class PagedEngine(Engine):
         with self._lock:
             if self.bridge.fast is None:
                 self.bridge.quicken(self.products)
+                self._runner.quicken()
 
     def keep_passages(self, store: KVStore, adapter: Adapter | None = None) -> None:
         """From now on read the passages of prompts (`Part`, `Message.passages`) apart, with `adapter` where there is

@@ -89,6 +89,15 @@ class Runner:
             job.done += 1
         return flight
 
+    def quicken(self) -> None:
+        """Let decoding steps on a processor take a compiled kernel from now on, where it runs here."""
+        if self._kind is StridedStep:
+            from longreach.attention.numba_decode import can_decode
+            from longreach.attention.numba_step import NumbaStep
+
+            if can_decode(self._pool.keys.dtype):
+                self._kind = NumbaStep
+
     def read(self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None) -> None:
         """Compute the KV of each text behind its sequence, with `adapter`; room was reserved."""
         rows = begin(list(zip(sequences, texts, strict=True)))

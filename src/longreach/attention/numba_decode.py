@@ -1,0 +1,317 @@
+"""One token of each sequence attends to pages where they lie, on a processor.
+
+PyTorch's attention is made for many queries: for one it reads the cache at a quarter of the memory's speed. Here the
+streams of all sequences and KV heads are cut into parts of one size, threads take part after part, and whoever finishes
+the last one puts them together (Dao et al. 2023, "Flash-Decoding for long-context inference"). New keys and values are
+written on the way.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence as Many
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import carray, cfunc, njit, types
+
+from longreach.attention.merge import Part
+from longreach.attention.numba_threads import (
+    count,
+    own_threads,
+    pointer,
+    power_of_two,
+    prefetch,
+    read,
+    write,
+)
+
+# What a kernel is told, in int64. Memory is given by its address. From `TABLE` on there are the runs.
+TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH, TABLE = range(13)
+# A line of the table of runs, which is in the order of tokens: a run of pages, `LENGTH` entries of which are seen by
+# `TOKEN`, of the KV heads from `HEAD` on. The new entry is written behind them but one where `WRITE` is 1.
+TOKEN, HEAD, COVERED, KEYS, VALUES, KEYS_APART, VALUES_APART, LENGTH, TURNED, ALIVE, WRITE = range(11)
+Line = tuple[int, ...]
+
+BLOCK = 64
+"""Entries whose weights are reckoned at a time."""
+AHEAD = 16
+"""Entries that memory is asked for in advance: on the processors tried it does not see by itself what comes."""
+LEAST = 128
+"""Entries that are a part at least."""
+LOW = np.float32(-1e30)
+"""Below all scores."""
+FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # but what is not a number stays none
+OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True}
+
+
+def decode(
+    runs: Many[Line], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dtype: torch.dtype
+) -> Part:
+    """Output `[tokens, heads, value_dim]` and log-sum-exp `[tokens, heads]` of `query [tokens, heads, dim]`; `key` and
+    `value [tokens, kv_heads, ..]` are written to where `runs` say, among keys and values of `dtype`. All but those are
+    float32 and contiguous."""
+    (tokens, heads, dim), (_, kv_heads, value_dim) = query.shape, value.shape
+    group, threads, run = heads // kv_heads, torch.get_num_threads(), own_threads()
+    assert run is not None, "no threads for the kernel: see can_decode"
+    entries = sum(line[LENGTH] * line[COVERED] for line in runs)
+    span = max(LEAST, -(-entries // (2 * threads)))
+    slots = tokens * kv_heads + entries // span
+    output, lse = query.new_empty(tokens, heads, value_dim), query.new_empty(tokens, heads)
+    scratch = query.new_empty(slots * group * (dim + BLOCK + 2 + value_dim))
+    told = [0, 0, kv_heads, len(runs), span, _bits(scale)]
+    told += [x.data_ptr() for x in (query, key, value, output, lse, scratch)]
+    for line in runs:
+        told += line
+    numbers = np.array(told, np.int64)
+    kernel = _compiled(group, dim, value_dim, dtype == torch.bfloat16)
+    run(kernel.address, numbers.ctypes.data, threads)
+    return output, lse
+
+
+def can_decode(dtype: torch.dtype) -> bool:
+    """Whether the kernel runs here, for keys and values in `dtype`."""
+    return dtype in (torch.float32, torch.bfloat16) and own_threads() is not None
+
+
+@cache
+def _bits(number: float) -> int:
+    return int(struct.unpack("q", struct.pack("d", number))[0])
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _exp(x: Any) -> Any:
+    """e to the power of `x <= 0`, to 7 digits: 2 to the whole part by its bits, the rest by a polynomial."""
+    power = max(x * np.float32(1 / math.log(2)), np.float32(-126))
+    whole = np.floor(power)
+    rest = power - whole
+    near = np.float32(1.8775767e-3)
+    near = near * rest + np.float32(8.9893397e-3)
+    near = near * rest + np.float32(5.5826318e-2)
+    near = near * rest + np.float32(2.4015361e-1)
+    near = near * rest + np.float32(6.9315308e-1)
+    near = near * rest + np.float32(9.9999994e-1)
+    return near * power_of_two(np.int32(whole))
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _bytes(like: Any) -> Any:
+    """Of a stored number."""
+    return np.int64(2) if isinstance(like, np.uint16) else np.int64(4)
+
+
+@njit(fastmath=True, forceinline=True, no_cpython_wrapper=True)  # type: ignore[untyped-decorator]
+def _greatest(scores: Any, size: Any) -> Any:
+    """Of the first `size`. Of what is not a number nothing is said: only then several are compared at a time."""
+    top = scores[0]
+    for at in range(size):
+        top = max(top, scores[at])
+    return top
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: Any) -> None:
+    """Add `entries` keys and values at addresses to the output of `slot`, which is not divided yet, and to its sums:
+    the greatest score and the sum of weights."""
+    group, dim, value_dim, like = sizes
+    query, scores, sums, output = slot
+    line, value_line = dim * _bytes(like), value_dim * _bytes(like)
+    for begin in range(0, entries, BLOCK):
+        size = min(BLOCK, entries - begin)
+        for at in range(size):
+            for byte in range(0, line, 64):
+                prefetch(keys + (begin + at + AHEAD) * line + byte)
+            for byte in range(0, value_line, 64):
+                prefetch(values + (begin + at + AHEAD) * value_line + byte)
+            key = keys + (begin + at) * line
+            for row in range(group):
+                score = np.float32(0)
+                for channel in range(dim):
+                    score += query[row, channel] * read(key, channel, like)
+                scores[row, at] = score
+        if alive:
+            seen = carray(pointer(alive + begin), (size,), np.uint8)
+            for at in range(size):
+                if not seen[at]:
+                    for row in range(group):
+                        scores[row, at] = LOW
+        for row in range(group):
+            before = sums[0, row]
+            top = max(before, _greatest(scores[row], size))
+            if top > before:
+                share = _exp(before - top)
+                sums[0, row] = top
+                sums[1, row] *= share
+                for channel in range(value_dim):
+                    output[row, channel] *= share
+            if top <= LOW:
+                continue  # nothing was seen yet
+            total = np.float32(0)
+            for at in range(size):
+                weight = _exp(scores[row, at] - top)
+                scores[row, at] = weight
+                total += weight
+            sums[1, row] += total
+            fours = size - size % 4
+            for at in range(0, fours, 4):
+                a, b, c, d = scores[row, at], scores[row, at + 1], scores[row, at + 2], scores[row, at + 3]
+                one = values + (begin + at) * value_line
+                two, three, four = one + value_line, one + 2 * value_line, one + 3 * value_line
+                for channel in range(value_dim):
+                    output[row, channel] += (
+                        a * read(one, channel, like)
+                        + b * read(two, channel, like)
+                        + c * read(three, channel, like)
+                        + d * read(four, channel, like)
+                    )
+            for at in range(fours, size):
+                a, one = scores[row, at], values + (begin + at) * value_line
+                for channel in range(value_dim):
+                    output[row, channel] += a * read(one, channel, like)
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _slot(sizes: Any, told: Any, number: Any) -> Any:
+    """What a part works with: query `[group, dim]`, scores `[group, BLOCK]`, sums `[2, group]`, output `[group,
+    value_dim]`."""
+    group, dim, value_dim, _ = sizes
+    query = told[SCRATCH] + 4 * number * group * (dim + BLOCK + 2 + value_dim)
+    scores = query + 4 * group * dim
+    sums = scores + 4 * group * BLOCK
+    return (
+        carray(pointer(query), (group, dim), np.float32),
+        carray(pointer(scores), (group, BLOCK), np.float32),
+        carray(pointer(sums), (2, group), np.float32),
+        carray(pointer(sums + 8 * group), (group, value_dim), np.float32),
+    )
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _entries(told: Any, table: Any, first: Any, head: Any) -> Any:
+    """How many entries a stream has whose token's runs begin with `first`, and the first run behind those."""
+    entries, at = 0, first
+    while at < told[RUNS] and table[at, TOKEN] == table[first, TOKEN]:
+        if table[at, HEAD] <= head < table[at, HEAD] + table[at, COVERED]:
+            entries += table[at, LENGTH]
+        at += 1
+    return entries, at
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _part(
+    sizes: Any, told: Any, table: Any, first: Any, last: Any, head: Any, begin: Any, end: Any, number: Any
+) -> None:
+    """Attend to entries `begin .. end - 1` of a stream, which are in the runs `first .. last - 1`, in slot `number`."""
+    group, dim, value_dim, like = sizes
+    query, scores, sums, output = _slot(sizes, told, number)
+    scale = np.float32(carray(pointer(told.ctypes.data + SCALE * 8), 1, np.float64)[0])
+    sums[0], sums[1], output[:] = LOW, np.float32(0), np.float32(0)
+    known = np.int64(0)
+    for at in range(first, last):
+        own = head - table[at, HEAD]
+        if not 0 <= own < table[at, COVERED]:
+            continue
+        length = table[at, LENGTH]
+        low, high = max(begin, 0), min(end, length)
+        begin, end = begin - length, end - length
+        if low >= high:
+            continue
+        keys = table[at, KEYS] + own * table[at, KEYS_APART]
+        values = table[at, VALUES] + own * table[at, VALUES_APART]
+        if table[at, WRITE] and high == length:
+            new = 4 * (table[at, TOKEN] * told[HEADS] + head)
+            for channel in range(dim):
+                new_number = read(told[KEY] + new * dim, channel, np.float32(0))
+                write(keys + (length - 1) * dim * _bytes(like), channel, new_number, like)
+            for channel in range(value_dim):
+                new_number = read(told[VALUE] + new * value_dim, channel, np.float32(0))
+                write(values + (length - 1) * value_dim * _bytes(like), channel, new_number, like)
+        if table[at, TURNED] != known:
+            known = table[at, TURNED]
+            for row in range(group):
+                for channel in range(dim):
+                    query[row, channel] = scale * read(known + 4 * (head * group + row) * dim, channel, np.float32(0))
+        alive = table[at, ALIVE]
+        keys, values = keys + low * dim * _bytes(like), values + low * value_dim * _bytes(like)
+        _attend(sizes, keys, values, alive + low if alive else alive, high - low, (query, scores, sums, output))
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _merge(sizes: Any, told: Any, table: Any) -> None:
+    """Put the parts of every stream together."""
+    group, _, value_dim, _ = sizes
+    number, first = 0, 0
+    while first < told[RUNS]:
+        token, behind = table[first, TOKEN], first
+        for head in range(told[HEADS]):
+            entries, behind = _entries(told, table, first, head)
+            parts = -(-entries // told[SPAN])
+            to = (token * told[HEADS] + head) * group
+            result = carray(pointer(told[OUTPUT] + 4 * to * value_dim), (group, value_dim), np.float32)
+            lse = carray(pointer(told[LSE] + 4 * to), (group,), np.float32)
+            for row in range(group):
+                top, total = LOW, np.float32(0)
+                for at in range(number, number + parts):
+                    top = max(top, _slot(sizes, told, at)[2][0, row])
+                for channel in range(value_dim):
+                    result[row, channel] = np.float32(0)
+                for at in range(number, number + parts):
+                    _, _, sums, output = _slot(sizes, told, at)
+                    share = _exp(sums[0, row] - top)
+                    total += share * sums[1, row]
+                    for channel in range(value_dim):
+                        result[row, channel] += share * output[row, channel]
+                if total == 0:
+                    lse[row] = -np.inf
+                    continue
+                lse[row] = top + np.float32(math.log(total))
+                for channel in range(value_dim):
+                    result[row, channel] /= total
+            number += parts
+        first = behind
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _walk(sizes: Any, told: Any, table: Any, wanted: Any) -> Any:
+    """Reckon part `wanted` of all streams' parts, if there is one. Returns how many there are."""
+    number, first = 0, 0
+    while first < told[RUNS]:
+        behind = first
+        for head in range(told[HEADS]):
+            entries, behind = _entries(told, table, first, head)
+            parts, at = -(-entries // told[SPAN]), wanted - number
+            if 0 <= at < parts:
+                begin, end = entries * at // parts, entries * (at + 1) // parts
+                _part(sizes, told, table, first, behind, head, begin, end, wanted)
+            number += parts
+        first = behind
+    return number
+
+
+@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+def _work(sizes: Any, told: Any) -> None:
+    """Take part after part; put them together if the last one to be done was among them."""
+    table = carray(pointer(told.ctypes.data + TABLE * 8), (told[RUNS], WRITE + 1), np.int64)
+    counters = told.ctypes.data
+    while True:
+        mine = count(counters + TAKEN * 8)
+        parts = _walk(sizes, told, table, mine)
+        if mine >= parts:
+            return
+        if count(counters + DONE * 8) + 1 == parts:
+            _merge(sizes, told, table)
+
+
+@cache
+def _compiled(group: int, dim: int, value_dim: int, half: bool) -> Any:
+    """The C function of a kernel. Its sizes are constants in it; compiled code is kept on disk."""
+    sizes = group, dim, value_dim, np.uint16(0) if half else np.float32(0)
+
+    @cfunc(types.void(types.voidptr), cache=True, fastmath=FAST)  # type: ignore[untyped-decorator]
+    def kernel(told: Any) -> None:
+        _work(sizes, carray(told, TABLE, np.int64))
+
+    return kernel
