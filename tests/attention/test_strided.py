@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from longreach.attention import strided_step
 from longreach.attention.attend import Scores
-from longreach.attention.rotation import Rotation
 from longreach.attention.numba_step import NumbaStep
+from longreach.attention.rotation import Rotation
 from longreach.attention.step import Step, begin
 from longreach.attention.strided_step import StridedStep
 from longreach.kv.pool import PagePool

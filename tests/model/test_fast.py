@@ -14,8 +14,10 @@ from longreach.model.fast import quicken as quicken_module
 from longreach.model.fast.attending import attending
 from longreach.model.fast.fuse import fuse
 from longreach.model.fast.norms import find_norms
+from longreach.model.fast.numba_rows import fuse_rows
 from longreach.model.fast.products import by_rows, dynamically, four_bits, in_4_bits, in_8_bits, loss
 from longreach.model.fast.quicken import Fast, quicken
+from longreach.model.fast.write import write
 
 SMALL: dict[str, Any] = {
     "vocab_size": 128, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -149,6 +151,26 @@ def test_fewer_operations_are_left() -> None:
     assert sum("linear" in name for name in names) == 4 * 3 + 1
     assert sum("divided" in name for name in names) == 2 * 3 + 1
     assert not any("cat" in name or "pow" in name for name in names[20:])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_compiled_rows_of_a_few_tokens_give_the_same_numbers(family: str) -> None:
+    model = network(family)
+    wanted = steps(own(model), PIECES)
+    graph = quicken_module.straighten(model)
+    fuse_rows(graph)
+    run = write(graph)
+    fused = quicken_module.Fast(run, run, 0, True, "", 0)
+    assert apart(wanted, steps(fused, PIECES)) < 1e-5
+
+
+def test_compiled_rows_take_the_place_of_what_stands_between_products() -> None:
+    graph = quicken_module.straighten(network("llama"))
+    fuse_rows(graph)
+    names = [str(node.target) for node in graph.nodes]
+    counts = {kind: sum(f" {kind} " in name for name in names) for kind in ("add_divided", "gated", "turned")}
+    assert counts == {"add_divided": 2 * 3, "gated": 3, "turned": 3}
+    assert not any("silu" in name or "turned_together" in name for name in names)
 
 
 def test_the_model_is_left_as_it_was() -> None:

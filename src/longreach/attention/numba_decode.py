@@ -19,15 +19,7 @@ import torch
 from numba import carray, cfunc, njit, types
 
 from longreach.attention.merge import Part
-from longreach.attention.numba_threads import (
-    count,
-    own_threads,
-    pointer,
-    power_of_two,
-    prefetch,
-    read,
-    write,
-)
+from longreach.attention.numba_tools import FAST, OPTIONS, count, exp, own_threads, pointer, prefetch, read, write
 
 # What a kernel is told, in int64. Memory is given by its address. From `TABLE` on there are the runs.
 TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH, TABLE = range(13)
@@ -44,8 +36,6 @@ LEAST = 128
 """Entries that are a part at least."""
 LOW = np.float32(-1e30)
 """Below all scores."""
-FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # but what is not a number stays none
-OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True}
 
 
 def decode(
@@ -82,28 +72,13 @@ def _bits(number: float) -> int:
     return int(struct.unpack("q", struct.pack("d", number))[0])
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
-def _exp(x: Any) -> Any:
-    """e to the power of `x <= 0`, to 7 digits: 2 to the whole part by its bits, the rest by a polynomial."""
-    power = max(x * np.float32(1 / math.log(2)), np.float32(-126))
-    whole = np.floor(power)
-    rest = power - whole
-    near = np.float32(1.8775767e-3)
-    near = near * rest + np.float32(8.9893397e-3)
-    near = near * rest + np.float32(5.5826318e-2)
-    near = near * rest + np.float32(2.4015361e-1)
-    near = near * rest + np.float32(6.9315308e-1)
-    near = near * rest + np.float32(9.9999994e-1)
-    return near * power_of_two(np.int32(whole))
-
-
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _bytes(like: Any) -> Any:
     """Of a stored number."""
     return np.int64(2) if isinstance(like, np.uint16) else np.int64(4)
 
 
-@njit(fastmath=True, forceinline=True, no_cpython_wrapper=True)  # type: ignore[untyped-decorator]
+@njit(fastmath=True, forceinline=True, no_cpython_wrapper=True)
 def _greatest(scores: Any, size: Any) -> Any:
     """Of the first `size`. Of what is not a number nothing is said: only then several are compared at a time."""
     top = scores[0]
@@ -112,7 +87,7 @@ def _greatest(scores: Any, size: Any) -> Any:
     return top
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: Any) -> None:
     """Add `entries` keys and values at addresses to the output of `slot`, which is not divided yet, and to its sums:
     the greatest score and the sum of weights."""
@@ -142,7 +117,7 @@ def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: 
             before = sums[0, row]
             top = max(before, _greatest(scores[row], size))
             if top > before:
-                share = _exp(before - top)
+                share = exp(before - top)
                 sums[0, row] = top
                 sums[1, row] *= share
                 for channel in range(value_dim):
@@ -151,7 +126,7 @@ def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: 
                 continue  # nothing was seen yet
             total = np.float32(0)
             for at in range(size):
-                weight = _exp(scores[row, at] - top)
+                weight = exp(scores[row, at] - top)
                 scores[row, at] = weight
                 total += weight
             sums[1, row] += total
@@ -173,7 +148,7 @@ def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: 
                     output[row, channel] += a * read(one, channel, like)
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _slot(sizes: Any, told: Any, number: Any) -> Any:
     """What a part works with: query `[group, dim]`, scores `[group, BLOCK]`, sums `[2, group]`, output `[group,
     value_dim]`."""
@@ -189,7 +164,7 @@ def _slot(sizes: Any, told: Any, number: Any) -> Any:
     )
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _entries(told: Any, table: Any, first: Any, head: Any) -> Any:
     """How many entries a stream has whose token's runs begin with `first`, and the first run behind those."""
     entries, at = 0, first
@@ -200,7 +175,7 @@ def _entries(told: Any, table: Any, first: Any, head: Any) -> Any:
     return entries, at
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _part(
     sizes: Any, told: Any, table: Any, first: Any, last: Any, head: Any, begin: Any, end: Any, number: Any
 ) -> None:
@@ -239,7 +214,7 @@ def _part(
         _attend(sizes, keys, values, alive + low if alive else alive, high - low, (query, scores, sums, output))
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _merge(sizes: Any, told: Any, table: Any) -> None:
     """Put the parts of every stream together."""
     group, _, value_dim, _ = sizes
@@ -260,7 +235,7 @@ def _merge(sizes: Any, told: Any, table: Any) -> None:
                     result[row, channel] = np.float32(0)
                 for at in range(number, number + parts):
                     _, _, sums, output = _slot(sizes, told, at)
-                    share = _exp(sums[0, row] - top)
+                    share = exp(sums[0, row] - top)
                     total += share * sums[1, row]
                     for channel in range(value_dim):
                         result[row, channel] += share * output[row, channel]
@@ -274,7 +249,7 @@ def _merge(sizes: Any, told: Any, table: Any) -> None:
         first = behind
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _walk(sizes: Any, told: Any, table: Any, wanted: Any) -> Any:
     """Reckon part `wanted` of all streams' parts, if there is one. Returns how many there are."""
     number, first = 0, 0
@@ -291,7 +266,7 @@ def _walk(sizes: Any, told: Any, table: Any, wanted: Any) -> Any:
     return number
 
 
-@njit(**OPTIONS)  # type: ignore[untyped-decorator]
+@njit(**OPTIONS)
 def _work(sizes: Any, told: Any) -> None:
     """Take part after part; put them together if the last one to be done was among them."""
     table = carray(pointer(told.ctypes.data + TABLE * 8), (told[RUNS], WRITE + 1), np.int64)
@@ -310,7 +285,7 @@ def _compiled(group: int, dim: int, value_dim: int, half: bool) -> Any:
     """The C function of a kernel. Its sizes are constants in it; compiled code is kept on disk."""
     sizes = group, dim, value_dim, np.uint16(0) if half else np.float32(0)
 
-    @cfunc(types.void(types.voidptr), cache=True, fastmath=FAST)  # type: ignore[untyped-decorator]
+    @cfunc(types.void(types.voidptr), cache=True, fastmath=FAST)
     def kernel(told: Any) -> None:
         _work(sizes, carray(told, TABLE, np.int64))
 

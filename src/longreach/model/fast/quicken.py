@@ -91,6 +91,10 @@ def quicken(model: Any, *, few: Format = "own", many: Format = "own", limit: int
             continue
         try:
             rounded, size = quantised(graph, form)
+            if form is few:
+                from longreach.model.fast.numba_rows import fuse_rows
+
+                fuse_rows(rounded)
         except (RuntimeError, AttributeError, NotImplementedError) as error:
             reason = str(error).splitlines()[0]
             raise UnsupportedError(f"this PyTorch has no products in the format {form} here: {reason}") from None

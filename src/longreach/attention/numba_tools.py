@@ -1,5 +1,5 @@
-"""What kernels compiled by Numba need beside its language: memory by its address, one counter for several threads, and
-PyTorch's own threads to run on.
+"""What kernels compiled by Numba need beside its language: memory by its address, one counter for several threads,
+PyTorch's own threads to run on, and a quick exponential.
 
 Threads of Numba's own would wait for work on the processors that PyTorch's threads keep busy, so its kernels run on
 those. PyTorch gives them to nobody, but the OpenMP that it is linked to does, under a name and a signature that every
@@ -9,19 +9,27 @@ compiled program relies on.
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 Run = Callable[[int, int, int], None]
 """`run(kernel, data, threads)`: every thread calls the C function at address `kernel` with the address `data`, once;
 returns when all did. There may be fewer threads than asked for."""
+
+
+FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}
+"""Liberties with the order of operations; what is not a number stays none."""
+OPTIONS: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "forceinline": True, "no_cpython_wrapper": True}
+"""Of functions that become part of a kernel."""
 
 
 @cache
@@ -42,7 +50,7 @@ def own_threads() -> Run | None:
     return lambda kernel, data, threads: parallel(kernel, data, threads, 0)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def pointer(context: Any, address: Any) -> Any:
     """The memory at an address."""
 
@@ -52,7 +60,7 @@ def pointer(context: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def count(context: Any, address: Any) -> Any:
     """Add one to the number (int64) at an address, and get what it was: each number once, whoever asks. What a thread
     wrote before, those see that get a number after."""
@@ -64,7 +72,7 @@ def count(context: Any, address: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def prefetch(context: Any, address: Any) -> Any:
     """Let the line of memory at an address come nearer; it need not be there."""
 
@@ -79,7 +87,7 @@ def prefetch(context: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def read(context: Any, address: Any, index: Any, like: Any) -> Any:
     """Number `index` of those at an address, as float32: they are float32 where `like` is, bfloat16 where it is of
     uint16."""
@@ -94,7 +102,7 @@ def read(context: Any, address: Any, index: Any, like: Any) -> Any:
     return types.float32(types.int64, types.int64, like), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def write(context: Any, address: Any, index: Any, number: Any, like: Any) -> Any:
     """Put a float32 where `read` finds it; the nearest bfloat16, the even one of two, where it is one."""
 
@@ -113,7 +121,7 @@ def write(context: Any, address: Any, index: Any, number: Any, like: Any) -> Any
     return types.void(types.int64, types.int64, types.float32, like), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def power_of_two(context: Any, exponent: Any) -> Any:
     """2 to the power of a whole number (int32) from -126 to 127."""
 
@@ -123,3 +131,18 @@ def power_of_two(context: Any, exponent: Any) -> Any:
         return builder.bitcast(builder.shl(raised, ir.Constant(wide, 23)), ir.FloatType())
 
     return types.float32(types.int32), generate
+
+
+@njit(**OPTIONS)
+def exp(x: Any) -> Any:
+    """e to the power of `x <= 0`, to 7 digits: 2 to the whole part by its bits, the rest by a polynomial."""
+    power = max(x * np.float32(1 / math.log(2)), np.float32(-126))
+    whole = np.floor(power)
+    rest = power - whole
+    near = np.float32(1.8775767e-3)
+    near = near * rest + np.float32(8.9893397e-3)
+    near = near * rest + np.float32(5.5826318e-2)
+    near = near * rest + np.float32(2.4015361e-1)
+    near = near * rest + np.float32(6.9315308e-1)
+    near = near * rest + np.float32(9.9999994e-1)
+    return near * power_of_two(np.int32(whole))
