@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from families import exact, fresh
-from longreach.engine import decode_graph, runner
+from longreach.engine import decode_graph, decode_share, runner
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.model.load import LoadedModel
@@ -86,6 +86,39 @@ def test_kernels_select_the_pages_that_the_policy_selects(
     monkeypatch.undo()
     wanted = _engine().start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids
     assert found == [wanted, wanted]
+
+
+@pytest.mark.thorough
+def test_what_sequences_share_is_read_once_and_the_same_is_written(
+    graphs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples of one prompt that come, leave and grow over pages, beside a text of its own; a conversation goes on."""
+    prompt, other = [3 + at * 7 % 90 for at in range(75)], [9, 8, 7]
+    alone, beside = (_engine().generate([ids], max_tokens=12)[0].token_ids for ids in (prompt, other))
+    monkeypatch.setattr(decode_share, "WORTH", 16)
+    find, groups = decode_graph.group_of, []
+
+    def noted(rows: Any, worth: int) -> decode_share.Group:
+        groups.append(find(rows, worth))
+        return groups[-1]
+
+    monkeypatch.setattr(decode_graph, "group_of", noted)
+    engine = _engine()
+    engine.generate([prompt], max_tokens=1)
+    streams = [engine.start(other, Sampling(max_tokens=12))]
+    streams += [engine.start(prompt, Sampling(max_tokens=count, n=2)) for count in (12, 6)]
+    done = [stream.finish() for stream in streams]
+    assert done[0].token_ids == beside
+    for one, count in zip(done[1:], (12, 6), strict=True):
+        assert [sample.token_ids for sample in one.samples] == [alone[:count]] * 2
+    assert decode_share.Group((1, 2, 3, 4), 4) in groups
+    groups.clear()
+    longer = [*prompt, *alone[:-1]]
+    more = [engine.start([*longer, token], Sampling(max_tokens=4)) for token in (5, 6)]
+    answers = [stream.finish().token_ids for stream in more]
+    assert decode_share.Group((0, 1), len(longer) // 16) in groups
+    monkeypatch.undo()
+    assert answers == [_engine().generate([[*longer, token]], max_tokens=4)[0].token_ids for token in (5, 6)]
 
 
 class Letters:

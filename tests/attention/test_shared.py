@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from families import CONFIGS, NOT_RELOCATABLE
 from longreach.attention.numba_step import NumbaStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
-from longreach.attention.step import begin
+from longreach.attention.step import Row, begin
 from longreach.attention.strided_step import StridedStep
+from longreach.engine.decode_share import Group, group_of
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 from longreach.model.bridge import Bridge
@@ -58,6 +60,11 @@ def shared_by(sequences: list[Sequence], worth: int) -> SharedBeginnings | None:
     return found
 
 
+def numbered(rows: list[Row]) -> list[Row]:
+    """`rows` as those of a step of their own."""
+    return [replace(row, first=at) for at, row in enumerate(rows)]
+
+
 def spans(parts: list[Shared]) -> list[tuple[list[int], int, int]]:
     return [(part.tokens.tolist(), part.first, part.length) for part in parts]
 
@@ -75,6 +82,17 @@ def test_everything_that_is_shared_is_found_to_the_entry(page_size: int) -> None
     assert found.rest[0] == (0, 0)
     assert found.rest[1] == (0, PROMPT)
     assert found.rest[6] == (1, 0)
+
+
+def test_a_decoding_step_reads_the_whole_pages_once_that_spare_most() -> None:
+    bridge = bridge_of("llama")
+    sequences = tree(bridge, pool_of(bridge))
+    rows = begin([(sequence, [5]) for sequence in sequences if not sequence.reserve(1)])
+    assert group_of(rows, 1) == Group((1, 2, 3, 4, 5), PROMPT // 16)
+    assert group_of(numbered(rows[2:4]), 1) == Group((0, 1), -(-PROMPT // 16) + BRANCH // 16)
+    assert group_of(rows, 10000) == Group()
+    sequences[2].segments[0].shift = 7
+    assert group_of(numbered(rows[2:4]), 1) == Group()
 
 
 def test_what_spares_too_little_is_read_by_each() -> None:

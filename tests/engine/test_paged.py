@@ -54,6 +54,23 @@ def test_a_conversation_reuses_its_past_answers(storyteller: PagedEngine) -> Non
     assert again.usage.reused_tokens == len(ids) + 9  # the last token of the answer was chosen but never read
 
 
+@pytest.mark.parametrize("reuse", [True, False])
+def test_samples_of_one_prompt_hold_its_pages_once(storyteller: PagedEngine, reuse: bool) -> None:
+    engine = fresh(storyteller, reuse=reuse)
+    prompt = engine.encode(STORY * 12)
+    stream = engine.stream(prompt, n=6, max_tokens=8, temperature=1.0, seed=1)
+    seen = 0
+    for _ in stream:
+        jobs = engine.scheduler.running
+        seen = max(seen, len(jobs) if all(job.read for job in jobs) else 0)
+        if seen == 6:
+            break
+    once = engine.scheduler.pages_for(len(prompt))
+    assert engine.pool.used < 3 * once
+    stream.cancel()
+    assert stream.finish().usage.prompt_tokens == len(prompt)
+
+
 def test_without_room_nothing_is_kept(storyteller: PagedEngine) -> None:
     engine = fresh(storyteller, reuse=False)
     first, second = engine.generate([STORY, STORY], max_tokens=5)

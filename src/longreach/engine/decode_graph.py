@@ -20,8 +20,11 @@ from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.triton_bounds import bound
 from longreach.attention.triton_decode import decode
 from longreach.attention.triton_select import decode_selected
+from longreach.attention.triton_shared import MOST_QUERIES, SharedTables
 from longreach.attention.triton_step import prepare
 from longreach.attention.triton_write import rows_of, write
+from longreach.engine import decode_share
+from longreach.engine.decode_share import Group, group_of
 from longreach.engine.sampling import greedy
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
@@ -67,7 +70,8 @@ class DecodeGraphs:
         self._bridge = bridge
         self._pool = pool
         self._buffers: _Buffers | None = None
-        self._graphs: dict[tuple[int, int, int], _Graph] = {}
+        self._graphs: dict[tuple[int, int, int, int], _Graph] = {}
+        self._grouped: tuple[list[tuple[Sequence, int, int]], Group] = [], Group()
         self._turn = 0
         self._chosen: list[torch.Tensor] = []
         self.last: _Graph | None = None
@@ -91,21 +95,34 @@ class DecodeGraphs:
         return Flight(rows, chosen, done)
 
     def _replay(self, rows: Many[Row], tokens: Many[int]) -> _Graph:
-        width = max(sum(segment.table.shape[2] for segment in row.sequence.segments) for row in rows)
+        group = self._group(rows)
+        widths = [sum(segment.table.shape[2] for segment in row.sequence.segments) for row in rows]
         slots = max(len({0, *(segment.shift for segment in row.sequence.segments)}) for row in rows)
-        buffers = self._room(len(rows), width, slots)
+        buffers = self._room(len(rows), max(widths), slots)
         self._turn += 1
-        buffers.update(rows, tokens, self._turn % _BUFFERS)
+        buffers.update(rows, tokens, self._turn % _BUFFERS, group)
         wanted = max((row.reader.wanted or 0) if row.reader is not None else 0 for row in rows)
         if wanted:
             prepare(rows, Pages(self._pool.keys, self._pool.values, self._pool.positions), self._pool.bounds)
-        columns = max(64, _rounded(width))
-        key = (_rounded(len(rows)), columns, min(_rounded(wanted), columns) if wanted else 0)
+        columns = max(64, _rounded(max(width - group.cut(at) for at, width in enumerate(widths))))
+        shared = max(64, _rounded(group.columns)) if group.members else 0
+        key = (_rounded(len(rows)), columns, min(_rounded(wanted), columns) if wanted else 0, shared)
         if key not in self._graphs:
             self._graphs[key] = _Graph(self._bridge, self._pool, buffers, *key)
         self.last = self._graphs[key]
         self.last.graph.replay()
         return self.last
+
+    def _group(self, rows: Many[Row]) -> Group:
+        """Who shares what; it is looked for where sequences come, go or exchange pages, and not while they grow."""
+        shapes = self._bridge.shapes
+        queries = shapes.group * _rounded(len(rows))
+        if queries > MOST_QUERIES or any(window is not None for window in shapes.windows):
+            return Group()
+        texts = [(row.sequence, row.sequence.version, len(row.sequence.segments)) for row in rows]
+        if self._grouped[0] != texts:
+            self._grouped = texts, group_of(rows, decode_share.WORTH)
+        return self._grouped[1]
 
     def _room(self, rows: int, width: int, slots: int) -> _Buffers:
         known = self._buffers
@@ -124,17 +141,18 @@ class DecodeGraphs:
 
 @dataclass(slots=True)
 class _Known:
-    """What a row of the buffers holds of which sequence: of its tail, `columns` pages."""
+    """What a row of the buffers holds of which sequence: of its tail, `columns` pages; its first `cut` are shared."""
 
     sequence: Sequence
     version: int
     segments: int
+    cut: int
     columns: int
 
     @property
-    def text(self) -> tuple[Sequence, int, int]:
+    def text(self) -> tuple[Sequence, int, int, int]:
         """What must be the same for more columns to be all that is new."""
-        return self.sequence, self.version, self.segments
+        return self.sequence, self.version, self.segments, self.cut
 
 
 class _Buffers:
@@ -154,6 +172,8 @@ class _Buffers:
         self.sealed = torch.zeros(shape[:3], dtype=torch.int32, device=device)
         self.given = torch.zeros((5, rows), dtype=torch.int32, device=device)
         self.sampled = torch.zeros(rows, dtype=torch.int32, device=device)
+        self.shared = SharedTables(layers, heads, rows, width, device)
+        self._together: tuple[Group, object] = Group(), None
         self._host = [torch.zeros((5, rows), dtype=torch.int32).pin_memory() for _ in range(_BUFFERS)]
         self._sealed = np.zeros(shape[:3], np.int64)
         self._known: list[_Known | None] = [None] * rows
@@ -167,7 +187,7 @@ class _Buffers:
         own = self._turns[self._rotations[layer].frequencies.numpy().tobytes()]
         return Turns(own.cosines[:rows], own.sines[:rows], own.shifts[:rows])
 
-    def update(self, rows: Many[Row], tokens: Many[int], turn: int) -> None:
+    def update(self, rows: Many[Row], tokens: Many[int], turn: int, group: Group) -> None:
         """Bring the tables up to date and hand over the new tokens, by way of the host's copy number `turn`."""
         grown: list[tuple[int, np.ndarray, int]] = []
         size = rows[0].sequence.pool.page_size
@@ -175,15 +195,16 @@ class _Buffers:
         for at, row in enumerate(rows):
             known, sequence = self._known[at], row.sequence
             columns = row.tail.table.shape[2]
-            now = _Known(sequence, sequence.version, len(sequence.segments), columns)
+            now = _Known(sequence, sequence.version, len(sequence.segments), group.cut(at), columns)
             if known is None or known.text != now.text:
-                self._load(at, row)
+                self._load(at, row, group)
             elif known.columns != columns:
                 grown.append((at, row.tail.table[:, :, known.columns :], known.columns))
             self._known[at] = now
             used.append(-(-len(row.tail) // size))
         if grown:
             self._grow(grown)
+        self._share(rows, group)
         for at in range(len(rows), self._active):
             self._known[at] = None
         self._active = len(rows)
@@ -194,14 +215,32 @@ class _Buffers:
         host[:, : len(rows)] = torch.tensor([list(each) for each in given], dtype=torch.int32)
         self.given.copy_(host, non_blocking=True)
 
-    def _load(self, at: int, row: Row) -> None:
+    def _share(self, rows: Many[Row], group: Group) -> None:
+        """Put what `group` shares into its tables."""
+        leader = self._known[group.members[0]] if group.members else None
+        now = group, leader.text if leader else None
+        if now == self._together:
+            return
+        self._together, shared = now, self.shared
+        shared.members.fill_(False)
+        if group.members:
+            device = self.pages.device
+            found = references_of(rows[group.members[0]].sequence, reserved=True)
+            for tensor, own in ((shared.pages, found.pages), (shared.alive, found.alive)):
+                first = torch.from_numpy(np.ascontiguousarray(own[:, :, : group.columns]))
+                tensor[:, :, : group.columns] = first.to(device)
+            shared.members[torch.tensor(group.members, device=device)] = True
+        shared.count.fill_(group.columns)
+
+    def _load(self, at: int, row: Row, group: Group) -> None:
         found = references_of(row.sequence, reserved=True)
-        width, device = found.pages.shape[2], self.pages.device
+        cut, device = group.cut(at), self.pages.device
+        width = found.pages.shape[2] - cut
         for tensor, own in ((self.pages, found.pages), (self.slots, found.slots), (self.alive, found.alive)):
-            tensor[:, at, :, :width] = torch.from_numpy(np.ascontiguousarray(own)).to(device)
+            tensor[:, at, :, :width] = torch.from_numpy(np.ascontiguousarray(own[:, :, cut:])).to(device)
         self.slots[:, at, :, width:] = 0
         self.alive[:, at, :, width:] = -1
-        self._sealed[:, at] = found.counts - row.tail.table.shape[2]
+        self._sealed[:, at] = found.counts - row.tail.table.shape[2] - cut
         self.sealed[:, at] = torch.from_numpy(self._sealed[:, at]).to(device)
         for key, turns in self._turns.items():
             rotation = next(kind for kind in self._rotations if kind.frequencies.numpy().tobytes() == key)
@@ -225,8 +264,8 @@ class _Buffers:
 class _Graph:
     """One captured step."""
 
-    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int, most: int) -> None:
-        self._step = step = _GraphStep(bridge, pool, buffers, rows, width, most)  # kept: the graph reads its tensors
+    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, *key: int) -> None:
+        self._step = step = _GraphStep(bridge, pool, buffers, *key)  # kept: the graph reads its tensors
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -239,14 +278,18 @@ class _Graph:
 
 
 class _GraphStep:
-    """A step whose every number lies in the buffers. `most`: how many pages of each stream are read, 0 for all."""
+    """A step whose every number lies in the buffers. `most`: how many pages of each stream are read, 0 for all;
+    `shared`: how many of those that sequences share, 0 where they share none."""
 
-    def __init__(self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int, most: int) -> None:
+    def __init__(
+        self, bridge: Bridge, pool: PagePool, buffers: _Buffers, rows: int, width: int, most: int, shared: int
+    ) -> None:
         self._bridge = bridge
         self._buffers = buffers
         self._rows = rows
         self._width = width
         self._most = most
+        self._shared = shared
         self._pool = pool
         self._pages = Pages(pool.keys, pool.values, pool.positions)
         self._all = torch.arange(rows, device=bridge.device)
@@ -278,7 +321,7 @@ class _GraphStep:
             bounds, wanted = self._pool.bounds, buffers.given[_WANTED, :rows]
             bound(self._pages, self._targets[layer].flatten(), bounds)
             return decode_selected(query, positions, self._pages, bounds, references, turns, wanted, self._most, scores)
-        return decode(
+        own = decode(
             query,
             positions,
             self._pages,
@@ -288,6 +331,7 @@ class _GraphStep:
             window=scores.window,
             softcap=scores.softcap,
         )
+        return buffers.shared.attend(layer, self._shared, query, own, self._pages, scores) if self._shared else own
 
 
 def _rounded(n: int) -> int:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from longreach.engine.job import Job
 from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.prefix import PrefixCache
+from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.swap import swap_in, swap_out
 
@@ -122,8 +123,8 @@ class Scheduler:
         what it keeps is its own."""
         sequence = Sequence(self.pool, self.layers, self.heads)
         shared = [segment.share() for segment in job.begins]
-        if self.prefix is not None and not job.begins:
-            shared = self.prefix.find(job.tokens[: -job.unshared])
+        if not job.begins:
+            shared = self._known(job)
         for segment in shared:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
@@ -142,6 +143,15 @@ class Scheduler:
             self._begin(job)
             return
         job.begin(sequence)
+
+    def _known(self, job: Job) -> list[Segment]:
+        """What was read of the beginning of a job's text: by anybody, or by the sample of the same prompt before it."""
+        if self.prefix is not None:
+            return self.prefix.find(job.tokens[: -job.unshared])
+        leader = job.leader.sequence if job.leader in self.running and job.leader is not None else None
+        if leader is None or not all(segment.complete for segment in leader.segments):
+            return []
+        return leader.share(len(job.prompt) - job.unshared)
 
     def _grow(self, job: Job, planned: dict[Job, int]) -> bool:
         """Room for the missing tokens of a running job; False where it has to wait itself."""

@@ -37,13 +37,15 @@ class Attends(Protocol):
 
 @dataclass
 class Shapes:
-    """What a model asks of the cache: layers, KV heads, channels of keys and of values; `windows` per layer."""
+    """What a model asks of the cache: layers, KV heads, channels of keys and of values; `windows` per layer; and the
+    query heads that share a KV head at most (`group`)."""
 
     layers: int
     kv_heads: int
     head_dim: int
     value_dim: int
     windows: list[int | None]
+    group: int
 
 
 class Bridge:
@@ -118,6 +120,7 @@ class _Seen:
     key: torch.Tensor
     value: torch.Tensor
     scores: Scores
+    group: int
 
 
 @dataclass
@@ -130,7 +133,7 @@ class _Watch:
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.layers[layer] = _Seen(key, value, scores)
+        self.layers[layer] = _Seen(key, value, scores, query.shape[1] // key.shape[1])
         return plain_part(*plain_weights(query, key, scores), value)
 
 
@@ -139,7 +142,8 @@ def _shapes(layers: list[_Seen]) -> Shapes:
     if len(found) != 1:
         raise UnsupportedError(f"the layers of the model have keys and values of different shapes: {sorted(found)}")
     heads, dim, value_dim = found.pop()
-    return Shapes(len(layers), heads, dim, value_dim, [layer.scores.window for layer in layers])
+    group = max(layer.group for layer in layers)
+    return Shapes(len(layers), heads, dim, value_dim, [layer.scores.window for layer in layers], group)
 
 
 def _attention(
