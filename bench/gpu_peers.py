@@ -12,6 +12,7 @@ import argparse
 import importlib.util
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -93,12 +94,12 @@ def measure(options: Options) -> Result:
         kinds["flashinfer, pages of a layer"] = lambda rows, new, length: flashinfer_decode(rows, length)
     for name, make in kinds.items():
         for batch, length in DECODES:
-            rows.append(_row(name, f"decode {batch} x {length}", lambda: make(batch, 1, length), times))
+            rows.append(_row(name, f"decode {batch} x {length}", partial(make, batch, 1, length), times))
             rows[-1]["TB/s"] = _rate(rows[-1], 2 * batch * length * KV_HEADS * DIM * 2 / 1e9)
             print(rows[-1], flush=True)
         if name == "flex_attention":
             new, length = PREFILL
-            rows.append(_row(name, f"{new} tokens behind {length - new}", lambda: make(1, new, length), times))
+            rows.append(_row(name, f"{new} tokens behind {length - new}", partial(make, 1, new, length), times))
             rows[-1]["TFLOP/s"] = _rate(rows[-1], 4 * HEADS * DIM * new * (length - new / 2) / 1e9)
             print(rows[-1], flush=True)
     notes = [] if importlib.util.find_spec("flashinfer") else ["FlashInfer is not installed here"]

@@ -36,9 +36,9 @@ def prompt_of(passages: int, length: int, seed: int = 0) -> list[Part]:
     return [*parts, Part(tuple(prompt(QUESTION, 2)))]
 
 
-def store_in(folder: Path, host_bytes: int) -> KVStore:
+def store_in(folder: Path, host_bytes: int, device: str = "cuda") -> KVStore:
     """A store of its own."""
-    codec = Named(CODEC, make(CODEC))
+    codec = Named(CODEC, make(CODEC, device=device))
     return KVStore.open(folder, fingerprint="random", codec=codec, host_bytes=host_bytes, disk_bytes=1 << 35)
 
 
@@ -59,7 +59,7 @@ def apart(folder: Path) -> float:
     found = []
     for device in ("cuda", "cpu"):
         engine = engine_of(random_model(TINY, "cpu", torch.float32).to(device), 64 << 20)
-        engine.keep_passages(store_in(folder / device, 1 << 28))
+        engine.keep_passages(store_in(folder / device, 1 << 28, device))
         parts = prompt_of(6, 48)
         turned = [parts[0], *parts[1:-1][::-1], parts[-1]]
         found.append([engine.explore(each).root.cpu() for each in (parts, turned)])
@@ -83,12 +83,13 @@ def measure(options: Options) -> Result:
         model = random_model(SHAPE, "cuda", torch.bfloat16)
         for passages, length in sizes:
             full = [token for part in prompt_of(passages, length) for token in part.token_ids]
-            plain = engine_of(model, 12 << 30)
+            plain = engine_of(model, 10 << 30)
             seconds(plain, full)
             taken = {"full": [seconds(plain, full) for _ in range(times)]}
             del plain
+            torch.cuda.empty_cache()
             for tier, host in (("host", 1 << 34), ("disk", 0)):
-                engine = engine_of(model, 12 << 30)
+                engine = engine_of(model, 10 << 30)
                 store = store_in(folder / f"{tier} {passages} {length}", host)
                 engine.keep_passages(store)
                 seconds(engine, prompt_of(2, length, seed=1000))  # what is compiled at the first call
@@ -107,6 +108,7 @@ def measure(options: Options) -> Result:
                 bytes_kept = max(stats.disk.bytes, stats.host.bytes)
                 store.close()
                 del engine, store
+                torch.cuda.empty_cache()
             tokens = passages * length
             limits = {
                 "full": floor(SHAPE, len(full), 0),

@@ -21,7 +21,7 @@ def open_store(loaded: LoadedModel, settings: Settings, kept: torch.dtype) -> KV
     return KVStore.open(
         settings.kv_store,
         fingerprint=kv_fingerprint(loaded, str(kept)),
-        codec=Named(CODEC, make(CODEC)),
+        codec=Named(CODEC, make(CODEC, device=loaded.device)),
         host_bytes=HOST_BYTES,
         disk_bytes=int(settings.store_gb * 1e9),
         model=loaded.name,

@@ -28,8 +28,9 @@ class Codec(Protocol):
     """Writes the KV of a run of tokens as bytes that say themselves how they are to be read.
 
     Keys are `[layers, kv_heads, tokens, head_dim]`, values alike, with a last dimension of their own; both of one
-    floating dtype, which is given back. What is read is on the CPU, and is the same whichever arguments the codec
-    that reads was made with.
+    floating dtype, which is given back. What is written may lie on any device. What is read is on the CPU, unless the
+    codec was made for another device and says so, and is the same whichever arguments the codec that reads was made
+    with.
     """
 
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
@@ -57,9 +58,11 @@ def make(
     rotations: Sequence[Rotation] = (),
     sensitivity: Sensitivity | None = None,
     ladder: Ladder | None = None,
+    device: torch.device | str = "cpu",
 ) -> Codec:
-    """The codec that `spec` names, for a model whose layers turn keys by `rotations`. Raises SpecError."""
-    return codecs.make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder)
+    """The codec that `spec` names, for a model whose layers turn keys by `rotations` and which wants what is read on
+    `device`, where the codec can do that. Raises SpecError."""
+    return codecs.make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder, device=device)
 
 
 def decode(data: bytes, *, ladder: Ladder | None = None) -> tuple[torch.Tensor, torch.Tensor]:

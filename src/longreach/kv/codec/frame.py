@@ -1,6 +1,6 @@
 """What all encoded KV begins with: who wrote it, what is in it, and whether it is whole.
 
-    magic "LRKV" | version | length of the head | CRC-32 of all that follows | head (JSON) | arrays, one after the other
+    magic "LRKV" | version | length of the head | XXH3 of all that follows | head (JSON) | arrays, one after the other
 
 The head holds the name of the method, its fields, and dtype and shape of each array. Numbers are little-endian.
 """
@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 import math
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from longreach.errors import LongreachError
 
 MAGIC = b"LRKV"
-VERSION = 1
-_START = struct.Struct("<4sHII")
+VERSION = 2
+_START = struct.Struct("<4sHIQ")
 _KINDS = {"|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<f2", "<f4", "<f8"}
 
 
@@ -46,10 +46,10 @@ def write(frame: Frame) -> bytes:
     kinds = [[array.dtype.str, list(array.shape)] for array in arrays]
     head = json.dumps([frame.method, dict(frame.fields), kinds], separators=(",", ":")).encode()
     parts = [array.reshape(-1).view(np.uint8).data for array in arrays]
-    crc = zlib.crc32(head)
+    checksum = xxhash.xxh3_64(head)
     for part in parts:
-        crc = zlib.crc32(part, crc)
-    return b"".join([_START.pack(MAGIC, VERSION, len(head), crc), head, *parts])
+        checksum.update(part)
+    return b"".join([_START.pack(MAGIC, VERSION, len(head), checksum.intdigest()), head, *parts])
 
 
 def read(data: bytes, method: str | None = None) -> Frame:
@@ -57,10 +57,10 @@ def read(data: bytes, method: str | None = None) -> Frame:
     than `method` wrote it."""
     if len(data) < _START.size or data[:4] != MAGIC:
         raise CodecError("this is no encoded KV: it does not begin as such")
-    _, version, length, crc = _START.unpack_from(data)
+    _, version, length, checksum = _START.unpack_from(data)
     if version != VERSION:
         raise CodecError(f"this KV was encoded in version {version} of the format and only {VERSION} is known here")
-    if zlib.crc32(memoryview(data)[_START.size :]) != crc:
+    if xxhash.xxh3_64_intdigest(memoryview(data)[_START.size :]) != checksum:
         raise CodecError("this encoded KV is damaged: its checksum does not fit")
     at = _START.size + length
     try:

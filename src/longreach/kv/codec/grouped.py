@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from longreach.errors import SpecError
 from longreach.kv.codec.codec import KVShape, check, check_finite
 from longreach.kv.codec.fields import about, dtype_of, narrow, shapes_of
 from longreach.kv.codec.frame import CodecError, Frame, read, write
+from longreach.registry import resource
 
 Floats = NDArray[np.floating[Any]]
 _SMALLEST, _LARGEST = 2.0**-14, 32768.0
@@ -29,12 +33,13 @@ class Grouped:
     In each group `x ≈ low + step * integer`, `step = (high - low) / (2**bits - 1)`; low and step are of half precision
     where they fit, else of single, low rounded down and step up. An element is off by at most half a step (and the
     rounding of the dtype). The last group may be shorter. Keys are best grouped turned as they are: their channels
-    have outliers that tokens do not.
+    have outliers that tokens do not. What is encoded may lie on any device; what is read lies on `device`.
     """
 
     group: int
     name: str
     bits: int
+    device: torch.device | str = resource()
 
     def __post_init__(self) -> None:
         if self.group < 2:
@@ -43,8 +48,7 @@ class Grouped:
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         check(keys, values)
         check_finite(keys, values)
-        sides = [keys.transpose(2, 3), values]
-        parts = [part for side in sides for part in self._side(side.detach().cpu().float().numpy())]
+        parts = [part for side in (keys.transpose(2, 3), values) for part in self._side(side.detach())]
         return write(Frame(self.name, {**about(keys, values), "group": self.group}, parts))
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,28 +57,48 @@ class Grouped:
         try:
             group, (first, second) = int(frame.fields["group"]), shapes_of(frame)
             turned = (first[0], first[1], first[3], first[2])
-            low, step, packed, other_low, other_step, other_packed = frame.arrays
+            low, step, packed, other_low, other_step, other_packed = (self._there(part) for part in frame.arrays)
             keys = _join(low, step, unpack(packed, self.bits, turned), group)
             values = _join(other_low, other_step, unpack(other_packed, self.bits, second), group)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RuntimeError):
             raise CodecError(f"this KV of {self.name!r} is damaged: its parts do not fit together") from None
-        return narrow(torch.from_numpy(keys).transpose(2, 3).contiguous(), dtype), narrow(
-            torch.from_numpy(values), dtype
-        )
+        return narrow(keys, dtype).transpose(2, 3).contiguous(), narrow(values, dtype)
 
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
         keys = shape.head_dim * (self.bits / 8 + 4 * -(-tokens // self.group) / tokens)
         values = shape.value_dim * self.bits / 8 + 4 * -(-shape.value_dim // self.group)
         return shape.layers * shape.kv_heads * (keys + values)
 
-    def _side(self, x: Floats) -> list[NDArray[Any]]:
+    def _side(self, x: torch.Tensor) -> list[NDArray[Any]]:
         """Low, step and packed integers of `x [..., n]`, grouped along its last dimension."""
-        starts = np.arange(0, x.shape[-1], self.group)
-        low, high = np.minimum.reduceat(x, starts, -1), np.maximum.reduceat(x, starts, -1)
-        low, step = scales(low, high, 2**self.bits - 1)
-        wide_low, wide_step = _spread(low, self.group, x.shape[-1]), _spread(step, self.group, x.shape[-1])
-        whole = np.rint((x.astype(np.float64) - wide_low) / np.where(wide_step > 0, wide_step, 1))
-        return [low, step, pack(whole.clip(0, 2**self.bits - 1).astype(np.uint8), self.bits)]
+        n = x.shape[-1]
+        lacking = -n % self.group
+        filled = torch.cat([x, x[..., -1:].expand(*x.shape[:-1], lacking)], -1) if lacking else x
+        groups = filled.float().reshape(*x.shape[:-1], -1, self.group)
+        lowest, highest = groups.amin(-1), groups.amax(-1)
+        low, step = scales(lowest.cpu().numpy(), highest.cpu().numpy(), 2**self.bits - 1)
+        from_low = groups.double() - _wide(low, x.device)
+        whole = from_low.div_(_wide(np.where(step > 0, step, 1), x.device)).round_().clamp_(0, 2**self.bits - 1)
+        return [low, step, pack(whole.to(torch.uint8).flatten(-2)[..., :n], self.bits)]
+
+    def _there(self, part: NDArray[Any]) -> torch.Tensor:
+        """An array of a frame on the device."""
+        _hush()
+        there = torch.from_numpy(part)
+        if torch.device(self.device).type == "cuda":
+            there = there.pin_memory()  # copied twice that way, and several times as fast
+        return there.to(self.device, non_blocking=True)
+
+
+def _wide(scale: Floats, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(scale.astype(np.float64)).to(device)[..., None]
+
+
+@cache
+def _hush() -> None:
+    """PyTorch says, once, that bytes must not be written to: nobody does."""
+    with warnings.catch_warnings(action="ignore"):
+        torch.from_numpy(np.frombuffer(b"-", np.uint8))
 
 
 def scales(low: Floats, high: Floats, levels: int) -> tuple[Floats, Floats]:
@@ -90,34 +114,34 @@ def scales(low: Floats, high: Floats, levels: int) -> tuple[Floats, Floats]:
         return down, np.where(up < exact, np.nextafter(up, kind(np.inf)), up)
 
 
-def pack(whole: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Integers below `2**bits` as bytes, two to a byte where `bits` is 4."""
+def pack(whole: torch.Tensor, bits: int) -> NDArray[np.uint8]:
+    """Integers (uint8) below `2**bits` as bytes in host memory, two to a byte where `bits` is 4."""
     flat = whole.reshape(-1)
-    if bits == 8:
-        return flat
-    even = np.append(flat, np.uint8(0)) if flat.size % 2 else flat
-    pairs: NDArray[np.uint8] = even[0::2] | even[1::2] << np.uint8(4)
-    return pairs
+    if bits == 4:
+        even = torch.nn.functional.pad(flat, (0, flat.numel() % 2))
+        flat = even[0::2] | even[1::2] << 4
+    packed: NDArray[np.uint8] = flat.cpu().numpy()
+    return packed
 
 
-def unpack(packed: NDArray[Any], bits: int, shape: Sequence[int]) -> NDArray[np.uint8]:
+def unpack(packed: torch.Tensor, bits: int, shape: Sequence[int]) -> torch.Tensor:
     """What `pack` was given. Raises ValueError where it was of another shape."""
-    flat = packed if bits == 8 else np.stack([packed & 15, packed >> 4], -1).reshape(-1)
-    count = int(np.prod(shape))
-    if flat.size - count not in (0, 8 // bits - 1):
+    flat = packed.reshape(-1) if bits == 8 else torch.stack([packed & 15, packed >> 4], -1).reshape(-1)
+    count = math.prod(shape)
+    if flat.dtype != torch.uint8 or flat.numel() - count not in (0, 8 // bits - 1):
         raise ValueError("not as many integers as the shape has")
-    return flat[:count].reshape(shape)
+    return flat[:count].view(shape)
 
 
-def _join(low: NDArray[Any], step: NDArray[Any], whole: NDArray[np.uint8], group: int) -> Floats:
+def _join(low: torch.Tensor, step: torch.Tensor, whole: torch.Tensor, group: int) -> torch.Tensor:
+    """`low + step * whole`, one of `low` and `step [..., groups]` for each `group` of `whole [..., n]`."""
     # Of half precision: then no sum leaves the range of single precision on the way.
-    kind = np.float32 if step.dtype == np.float16 else np.float64
-    n = whole.shape[-1]
-    joined = whole * _spread(step.astype(kind), group, n)
-    joined += _spread(low.astype(kind), group, n)
-    return joined.clip(-_MOST, _MOST).astype(np.float32) if kind is np.float64 else joined
-
-
-def _spread(scale: Floats, group: int, n: int) -> Floats:
-    """One of `scale [..., groups]` for each of `n` elements."""
-    return scale.repeat(group, -1)[..., :n]
+    kind = torch.float32 if step.dtype == torch.float16 else torch.float64
+    n, groups = whole.shape[-1], step.shape[-1]
+    if groups != -(-n // group):
+        raise ValueError("not as many groups as the shape has")
+    filled = torch.nn.functional.pad(whole, (0, -n % group)).view(*whole.shape[:-1], groups, group)
+    joined = (filled * step.to(kind)[..., None]).add_(low.to(kind)[..., None])
+    if kind is torch.float64:
+        joined = joined.clamp_(-_MOST, _MOST).float()
+    return joined.flatten(-2)[..., :n]

@@ -34,13 +34,13 @@ def place(pool: PagePool, tokens: Sequence[int], entry: Entry, source: object = 
 
 
 def gather(segment: Segment, seconds: float = 0.0) -> Entry:
-    """A copy of the KV of a whole segment, in host memory."""
+    """A copy of the KV of a whole segment, on the device of its pages."""
     assert plain(segment)
     layers, heads, columns = segment.table.shape
     pool, n = segment.pool, len(segment)
     where = pool.index(segment.table.reshape(-1))
     keys, values = (
-        source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].to("cpu").contiguous()
+        source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].contiguous()
         for source in (pool.keys, pool.values)
     )
     return Entry(keys, values, segment.start, seconds)
