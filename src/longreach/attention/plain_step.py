@@ -18,7 +18,7 @@ class PlainStep(Step):
     def row(
         self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> Part:
-        positions = torch.arange(row.position, row.position + row.count, device=query.device)
+        positions = torch.from_numpy(row.places).to(query.device)
         return self._attend(layer, query, positions, row.sequence, scores)
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:
@@ -26,12 +26,12 @@ class PlainStep(Step):
         return self._attend(layer, query, positions, row.sequence, scores)
 
     def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
-        size = self.pool.page_size
+        size, places = self.pool.page_size, row.places
         for at in range(row.count):
             column, entry = divmod(row.entry + at, size)
             pages = self.pool.index(row.tail.table[layer, :, column])
             self.pool.keys[pages, entry], self.pool.values[pages, entry] = key[at], value[at]
-            self.pool.positions[pages, entry] = row.position + at
+            self.pool.positions[pages, entry] = int(places[at])
 
     def _attend(
         self, layer: int, query: torch.Tensor, positions: torch.Tensor, sequence: Sequence, scores: Scores

@@ -7,7 +7,9 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from longreach.attention.attend import Scores
 from longreach.attention.merge import Part
@@ -42,7 +44,8 @@ class Reader(Protocol):
 @dataclass(frozen=True, slots=True)
 class Row:
     """The new tokens `first .. first + count - 1` of a step: they follow `sequence`, whose tail has them from `entry`
-    on, at positions from `position` on."""
+    on, at positions from `position` on; at `positions`, which rise, where those are not one after the other: then they
+    may stand before what the sequence has."""
 
     sequence: Sequence
     first: int
@@ -51,6 +54,19 @@ class Row:
     entry: int
     watcher: Watcher | None = None
     reader: Reader | None = None
+    positions: tuple[int, ...] | None = None
+
+    @property
+    def places(self) -> NDArray[np.int32]:
+        """The position of each token."""
+        if self.positions is None:
+            return np.arange(self.position, self.position + self.count, dtype=np.int32)
+        return np.array(self.positions, np.int32)
+
+    @property
+    def last(self) -> int:
+        """The last token's position."""
+        return self.position + self.count - 1 if self.positions is None else self.positions[-1]
 
     @property
     def tail(self) -> Segment:
@@ -107,7 +123,7 @@ class Step(ABC):
 
 
 def begin(rows: Many[tuple[Sequence, Many[int]]]) -> list[Row]:
-    """Count new tokens in, sequence by sequence; room was reserved."""
+    """Count new tokens in, sequence by sequence; room was reserved. They stand one after the other."""
     found, first = [], 0
     for sequence, tokens in rows:
         position = sequence.position

@@ -71,7 +71,7 @@ class StridedStep(Step):
     def row(
         self, layer: int, row: Row, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> Part:
-        fresh = _fresh(query, key, value, scores) if row.count > 1 else None
+        fresh = _fresh(query, key, value, scores, row) if row.count > 1 else None
         return self._row(layer, row, query, fresh, scores)
 
     def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
@@ -119,13 +119,12 @@ class StridedStep(Step):
 
 def write_positions(pool: PagePool, row: Row) -> None:
     """The positions of the new tokens, for all layers at once."""
-    size, table = pool.page_size, row.tail.table
+    size, table, places = pool.page_size, row.tail.table, torch.from_numpy(row.places)
     at = 0
     while at < row.count:
         column, entry = divmod(row.entry + at, size)
         n = min(size - entry, row.count - at)
-        new = torch.arange(row.position + at, row.position + at + n, dtype=torch.int32)
-        pool.positions[pool.index(table[:, :, column].reshape(-1)), entry : entry + n] = new
+        pool.positions[pool.index(table[:, :, column].reshape(-1)), entry : entry + n] = places[at : at + n]
         at += n
 
 
@@ -147,11 +146,13 @@ def _past(
     begins = segment.start + segment.shift + run.first
     last = begins + length - 1 if ordered else segment.end - 1
     visible = last <= row.position  # all of it stands before the first query
+    if ordered and begins > row.last:
+        return None
     if scores.window is not None and ordered:
         low = max(low, row.position - scores.window + 1 - begins)
         if low >= length:
             return None
-        visible &= row.position + tokens - 1 - scores.window < begins + low
+        visible &= row.last - scores.window < begins + low
     elif scores.window is not None:
         visible = False
     mask = None
@@ -210,7 +211,7 @@ def _mask(pool: PagePool, segment: Segment, run: Run, low: int, length: int, row
     size = pool.page_size
     stored = pool.positions.as_strided((length - low,), (1,), run.base * size + low)
     at = stored + segment.shift
-    own = torch.arange(row.position, row.position + row.count, dtype=torch.int32)[:, None]
+    own = torch.from_numpy(row.places)[:, None]
     seen = at[None] <= own
     if scores.window is not None:
         seen &= at[None] > own - scores.window
@@ -219,17 +220,17 @@ def _mask(pool: PagePool, segment: Segment, run: Run, low: int, length: int, row
     return seen
 
 
-def _fresh(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-    """What the tokens of a step see of each other: themselves and those before, within the window."""
+def _fresh(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores, row: Row) -> Part:
+    """What the tokens of a row see of each other: themselves and those before, within the window."""
     tokens, heads, dim = key.shape
     group = query.shape[1] // heads
     rows = query.reshape(tokens, heads, group, dim).permute(1, 2, 0, 3)
     keys = key.transpose(0, 1)[:, None].expand(heads, group, tokens, dim)
     values = value.transpose(0, 1)[:, None].expand(heads, group, tokens, value.shape[2])
-    if scores.softcap is None and (scores.window is None or scores.window >= tokens):
+    if scores.softcap is None and (scores.window is None or scores.window > row.last - row.position):
         output, lse = _flash(rows, keys, values, scores.scale, causal=True)
     else:
-        at = torch.arange(tokens)
+        at = torch.from_numpy(row.places)
         mask = at[None] <= at[:, None]
         if scores.window is not None:
             mask &= at[None] > at[:, None] - scores.window

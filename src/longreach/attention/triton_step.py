@@ -31,8 +31,8 @@ class TritonStep(Step):
         self._pages = Pages(pool.keys, pool.values, pool.positions)
         self._views: dict[int, Tables] = {}
         if rows:
-            positions = np.concatenate([np.arange(row.position, row.position + row.count) for row in rows])
-            self._positions = torch.from_numpy(positions.astype(np.int32)).to(self._device)
+            positions = np.concatenate([row.places for row in rows])
+            self._positions = torch.from_numpy(positions).to(self._device)
             pages, entries = zip(*(_targets(row, pool.page_size) for row in rows), strict=True)
             self._targets = torch.from_numpy(np.concatenate(pages, 1)).to(self._device)
             self._entries = torch.from_numpy(np.concatenate(entries)).to(self._device)

@@ -411,7 +411,8 @@ class PagedEngine(Engine):
         if not passages or not opening:
             return
         with torch.inference_mode():
-            begun = self.passages.begin(opening, passages)
+            before = len(opening) + sum(map(len, passages))
+            begun = self.passages.begin(opening, passages, jobs[0].prompt[before:])
         if begun is None:
             return
         for job in jobs:

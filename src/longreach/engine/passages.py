@@ -13,9 +13,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from longreach.engine.repair import Repair
 from longreach.engine.requests import Part
 from longreach.engine.runner import Runner
 from longreach.kv.pool import OutOfPagesError, PagePool
+from longreach.kv.reuse import Reuse
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence as KVSequence
 from longreach.kv.store.key import Key
@@ -66,9 +68,16 @@ class Passages:
         self._room = room
         self._meanwhile = meanwhile
         self._openings: OrderedDict[tuple[int, ...], KVSequence] = OrderedDict()
+        self._repair: Repair | None = None
 
-    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> Begun | None:
-        """`opening` and `passages` as a prompt has them; None where there is no room for them apart."""
+    def repair_by(self, method: Reuse) -> None:
+        """From now on repair passages by `method` before a prompt uses them. Raises UnsupportedError for a method that
+        the engine cannot do."""
+        self._repair = Repair(self._runner, self._pool, self._streams, method, self._step_tokens, self._reserve)
+
+    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]], question: Sequence[int]) -> Begun | None:
+        """`opening` and `passages` as a prompt has them before `question`; None where there is no room for them
+        apart."""
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
@@ -84,6 +93,9 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
+            if self._repair is not None and question:
+                held = self._repair(held[0], held[1:], question)
+                read += sum(len(segment) for segment in held if not segment.whole)
             return Begun(held, read)
         except OutOfPagesError:
             Begun(held, 0).release()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from longreach.attention.looking import LookingStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
@@ -18,6 +19,7 @@ from longreach.engine.sampling import Draw, plain
 from longreach.kv.compact import drop, gathered, positions_of
 from longreach.kv.policies import LayerView, Policy
 from longreach.kv.pool import PagePool
+from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.window import leave
 from longreach.model.adapter import Adapter
@@ -106,6 +108,21 @@ class Runner:
         flat = [token for text in texts for token in text]
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):
             self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([0]))
+
+    def look(self, sequence: Sequence, tokens: Many[int], at: Many[Segment]) -> list[torch.Tensor]:
+        """How much `tokens`, as they would follow `sequence`, attend to the tokens of each of its segments `at`: see
+        `LookingStep.weights`. Nothing of them stays."""
+        positions = range(sequence.position, sequence.position + len(tokens))
+        step = LookingStep(self._kind(self._pool, self._bridge.rotations, []), Tree(sequence), positions, at)
+        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([0]))
+        return step.weights
+
+    def patch(self, sequence: Sequence, tokens: Many[int], positions: Many[int]) -> None:
+        """Compute the KV of `tokens` at rising `positions` amidst `sequence`, into its tail, which has room."""
+        entry = sequence.tail.append(tokens)
+        row = Row(sequence, 0, len(tokens), positions[0], entry, positions=tuple(positions))
+        step = self._kind(self._pool, self._bridge.rotations, [row])
+        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([0]))
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,

@@ -23,8 +23,8 @@ class Gaze(Reuse):
 
         s_i = a_i * unsteady_i
 
-    with a_i averaged over layers, heads and the question's tokens. Chunks are read behind filler, not right behind the
-    prefix: see `longreach.kv.reuse.filler`.
+    with a_i averaged over layers, heads and the question's tokens; where nothing was noted, a_i alone. Chunks are best
+    read behind filler, not right behind the prefix: see `longreach.kv.reuse.filler`.
     """
 
     looks: ClassVar[bool] = True
@@ -35,10 +35,12 @@ class Gaze(Reuse):
         check_share(self.share)
 
     def depths(self, stored: StoredTokens) -> torch.Tensor:
-        if stored.question is None or stored.unsteady is None:
-            raise InputError("gaze needs the question's attention and what was noted when the chunks were read")
-        attention = stored.question.weights.float().mean((0, 1, 2))
-        return deepest(attention * stored.unsteady.float(), self.share, stored.layers)
+        if stored.question is None:
+            raise InputError("gaze needs the question's attention")
+        scores = stored.question.weights.float().mean((0, 1, 2))
+        if stored.unsteady is not None:
+            scores = scores * stored.unsteady.float()
+        return deepest(scores, self.share, stored.layers)
 
 
 def unsteadiness(behind_prefix: torch.Tensor, behind_filler: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,139 @@
+"""Passages that are repaired: some of their tokens are computed again amidst what is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from families import CONFIGS, NOT_RELOCATABLE
+from families import fresh as network
+from longreach.attention.looking import LookingStep
+from longreach.engine import Part, Sampling
+from longreach.engine.paged import PagedEngine
+from longreach.errors import SpecError, UnsupportedError
+from longreach.kv.codec import make
+from longreach.kv.reuse import reuses
+from longreach.kv.store.entry import Named
+from longreach.kv.store.store import KVStore
+from longreach.model.load import LoadedModel
+
+RELOCATABLE = [family for family in CONFIGS if family not in NOT_RELOCATABLE]
+
+
+def engine_of(family: str, folder: Path | None = None, method: str = "", **options: int) -> PagedEngine:
+    """An engine for a tiny model; with `folder` it keeps passages there, and repairs them by `method`."""
+    model = network(family)
+    loaded = LoadedModel(family, model, _Numbers(), frozenset(), "", 4000, torch.device("cpu"), torch.float32, 1)
+    engine = PagedEngine(loaded, **{"kv_bytes": 64 << 20, "reuse": False, **options})
+    if folder is not None:
+        codec = Named("raw", make("raw"))
+        store = KVStore.open(folder, fingerprint=family, codec=codec, host_bytes=1 << 20, disk_bytes=64 << 20)
+        engine.keep_passages(store)
+        if method:
+            assert engine.passages is not None
+            engine.passages.repair_by(reuses.make(method))
+    return engine
+
+
+class _Numbers:
+    """Stands in for a tokenizer."""
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(chr(97 + token % 26) for token in ids)
+
+
+def prompt(*passages: int) -> list[Part]:
+    """An opening, passages by their seed, and a question."""
+    made = [(1, 9), *((100 + seed, 20 + seed) for seed in passages), (2, 7)]
+    texts = [torch.randint(3, 97, (n,), generator=torch.Generator().manual_seed(seed)).tolist() for seed, n in made]
+    return [Part(tuple(text), passage=0 < at < len(made) - 1) for at, text in enumerate(texts)]
+
+
+def answer(engine: PagedEngine, parts: list[Part], tokens: int = 6) -> torch.Tensor:
+    """Log-probabilities of the written tokens `[tokens]`, every one of which is forced to be the same."""
+    bias = {5: 100.0}
+    done = engine.start(parts, Sampling(max_tokens=tokens, logit_bias=bias, logprobs=0)).finish()
+    assert len(done.logprobs) == tokens
+    return torch.tensor([told.chosen.logprob for told in done.logprobs])
+
+
+@pytest.mark.parametrize("family", RELOCATABLE)
+@pytest.mark.parametrize("step_tokens", [512, 13])
+def test_with_every_token_computed_again_it_is_a_full_prefill(family: str, step_tokens: int, tmp_path: Path) -> None:
+    wanted = answer(engine_of(family), prompt(3, 1, 2))
+    engine = engine_of(family, tmp_path, "full_prefill", step_tokens=step_tokens)
+    for _ in range(2):  # what is kept stays as it is
+        assert (answer(engine, prompt(3, 1, 2)) - wanted).abs().max() < 1e-4
+    apart = answer(engine_of(family, tmp_path), prompt(3, 1, 2))
+    assert (apart - wanted).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("method", ["gaze(share=0.3)", "epic(share=0.3)"])
+def test_what_is_computed_again_brings_the_answer_nearer(method: str, tmp_path: Path) -> None:
+    wanted = engine_of("llama").explore(prompt(3, 1, 2)).root
+    given = engine_of("llama", tmp_path).explore(prompt(3, 1, 2)).root
+    engine = engine_of("llama", tmp_path, method)
+    found = engine.explore(prompt(3, 1, 2))
+    assert (found.root - wanted).norm() < (given - wanted).norm()
+    passages = sum(len(part.token_ids) for part in prompt(3, 1, 2)[1:-1])
+    assert found.prompt_tokens - found.reused_tokens == round(0.3 * passages) + 7 or method.startswith("epic")
+
+
+def test_others_see_what_is_kept_and_not_what_one_computed_again(tmp_path: Path) -> None:
+    parts = prompt(3, 1)
+    plain = engine_of("llama", tmp_path).explore(parts).root
+    engine = engine_of("llama", tmp_path, "epic(share=0.5)")
+    repaired = engine.explore(parts)
+    assert (repaired.root - plain).abs().max() > 1e-4
+    assert engine.passages is not None
+    engine.passages.repair_by(reuses.make("naive"))
+    assert (engine.explore(parts).root - plain).abs().max() < 1e-4
+
+
+def test_pages_of_a_repair_are_free_when_its_request_ends(tmp_path: Path) -> None:
+    engine = engine_of("llama", tmp_path, "gaze(share=0.4)")
+    answer(engine, prompt(3, 1, 2))
+    kept = engine.pool.used
+    for order in ((3, 1, 2), (2, 3, 1), (1, 2)):
+        answer(engine, prompt(*order))
+        assert engine.pool.used == kept
+    engine.forget()
+    assert engine.pool.used == 0
+    engine.pool.check()
+
+
+def test_without_room_for_a_repair_the_prompt_is_read_as_a_whole(tmp_path: Path) -> None:
+    parts = prompt(3, 1, 2)
+    wanted = answer(engine_of("llama"), parts)
+    engine = engine_of("llama", tmp_path, "full_prefill")
+    pages = engine.scheduler.pages_for(sum(len(part.token_ids) for part in parts) + 6)
+    small = engine_of("llama", tmp_path, "full_prefill", kv_bytes=(pages + 2) * engine.pool.page_bytes)
+    assert (answer(small, parts) - wanted).abs().max() < 1e-4
+
+
+def test_what_a_question_looks_at_is_its_attention() -> None:
+    engine = engine_of("llama")
+    text = prompt(3, 1, 2)
+    ids = [token for part in text for token in part.token_ids]
+    found = engine.explore(ids[:-7])
+    segment = found.tree.sequence.segments[0]
+    with torch.inference_mode():
+        (weights,) = engine._runner.look(found.tree.sequence, ids[-7:], [segment])
+        model = network("llama")
+        model.set_attn_implementation("eager")
+        attentions = model(torch.tensor([ids]), output_attentions=True).attentions
+    wanted = torch.stack(attentions)[:, 0, :, -7:, : len(segment)].mean((0, 1, 2))
+    assert (weights - wanted).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("method", ["cacheblend", "ape"])
+def test_methods_that_choose_inside_of_the_model_are_refused(method: str, tmp_path: Path) -> None:
+    engine = engine_of("llama", tmp_path)
+    assert engine.passages is not None
+    with pytest.raises(UnsupportedError, match="inside"):
+        engine.passages.repair_by(reuses.make(method))
+    with pytest.raises(SpecError):
+        reuses.make("gaze(share=2)")
+    assert LookingStep.__doc__
