@@ -11,10 +11,12 @@ import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import torch
 
 from harness import Bar, Options, Result, Row, at_least, at_most, run
+from longreach.engine import decode_share
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.model.load import LoadedModel
@@ -137,6 +139,15 @@ def throughput(engine: PagedEngine, requests: int, low: int, high: int, new: int
     return time.perf_counter() - began, written
 
 
+def sampled(engine: PagedEngine, context: int, samples: int, together: bool) -> float:
+    """Seconds on the device of a step of `samples` samples of one prompt, whose beginning is attended to once, or by
+    each."""
+    with patch.object(decode_share, "WORTH", 1 if together else 1 << 40):
+        sampling = Sampling(max_tokens=12, n=samples, temperature=1.0, seed=1, ignore_eos=True)
+        engine.start(prompt(context, int(together)), sampling).finish()
+        return replayed(engine)
+
+
 def measure(options: Options) -> Result:
     if not torch.cuda.is_available() and not options.extra.rehearse:
         return Result([], [], ["there is no GPU here: nothing was measured"])
@@ -183,6 +194,13 @@ def measure(options: Options) -> Result:
     row |= {"ms on the device": round(1e3 * step, 2), "limit ms": round(1e3 * read / COPIES, 2)}
     rows.append({**row, "tokens/s": round(1 / token, 1)})
     print(rows[-1], flush=True)
+    for context in (2048, 16384, 65536) if device == "cuda" else ():
+        for together in (False, True):
+            how = "once" if together else "by each"
+            row = {"what": f"16 samples of a prompt of {context:,}, attended to {how}", "ms": None}
+            rows.append({**row, "ms on the device": round(1e3 * sampled(engine, context, 16, together), 2)})
+            rows[-1] |= {"limit ms": round(1e3 * (weights + context * entry) / COPIES, 2), "tokens/s": None}
+            print(rows[-1], flush=True)
     requests = 64 if device == "cuda" else 4
     for turn in ("first", "again"):
         seconds, written = throughput(engine, requests, 128, 1024, 128 if device == "cuda" else 8)

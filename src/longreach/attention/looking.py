@@ -37,8 +37,8 @@ class LookingStep(TreeStep):
 def _weights(
     query: torch.Tensor, lse: torch.Tensor, segment: Segment, layer: int, scores: Scores, rotation: Rotation
 ) -> torch.Tensor:
-    """The mean attention `[tokens]` of `query [new, heads, dim]`, the log-sum-exp of whose scores is `lse [new, heads]`,
-    to the tokens of a segment."""
+    """The mean attention `[tokens]` of `query [new, heads, dim]`, whose scores' log-sum-exp is `lse [new, heads]`, to
+    the tokens of a segment."""
     pool, table = segment.pool, segment.table[layer]
     heads, columns = table.shape
     keys = pool.keys[pool.index(table.reshape(-1))].view(heads, columns * pool.page_size, -1)[:, : len(segment)]

@@ -12,6 +12,7 @@ from longreach.attention.selected import SelectedPages
 from longreach.attention.watch import LastQueries
 from longreach.engine.requests import FinishReason, Piece, TokenLogprobs
 from longreach.engine.sampling import Source
+from longreach.engine.spelling import Spelling
 from longreach.engine.visible import Visible
 from longreach.kv.policies import Policy
 from longreach.kv.segment import Segment
@@ -61,6 +62,7 @@ class Job:
     begins: list[Segment] = field(default_factory=list)
     unread: int = 0
     logits: torch.Tensor | None = None
+    spelling: Spelling | None = None
 
     def __post_init__(self) -> None:
         self.visible = Visible(self.source.sampling.stop)

@@ -25,6 +25,7 @@ from longreach.engine.requests import Completion, Message, Part, Piece, Prompt, 
 from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
+from longreach.engine.spelling import Spelling
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
@@ -344,7 +345,8 @@ class PagedEngine(Engine):
         show = job.visible.pass_over if len(job.output) <= sampling.min_tokens else job.visible.update
         logprobs = () if told is None else (told,)
         job.logprobs += logprobs
-        job.pieces.append(Piece(show(self.decode(job.output), final=final), token, job.sample, logprobs))
+        job.spelling = job.spelling or Spelling(self.decode)
+        job.pieces.append(Piece(show(job.spelling.of(job.output), final=final), token, job.sample, logprobs))
         if ended or job.visible.stopped:
             self._end(job, "stop")
         elif final:
