@@ -251,13 +251,15 @@ def _products(
             wide = [x[..., block, :].to(own) for x in (keys, values)]
             parts.append(_products(query, wide[0], wide[1], scores, None if mask is None else mask[:, block]))
         return merge(parts)
-    if scores.softcap is None and mask is None:
+    if scores.softcap is None:
         query = query.to(keys.dtype)
-        output, lse = (_spread if query.dim() == 3 else _flash)(query, keys, values, scores.scale)
+        if mask is not None:
+            output, lse = _masked(query, keys, values, scores.scale, mask)
+        else:
+            output, lse = (_spread if query.dim() == 3 else _flash)(query, keys, values, scores.scale)
         return output.to(own), lse
     logits = (query.to(keys.dtype) @ keys.transpose(-1, -2)).float() * scores.scale
-    if scores.softcap is not None:
-        logits = scores.softcap * torch.tanh(logits / scores.softcap)
+    logits = scores.softcap * torch.tanh(logits / scores.softcap)
     if mask is not None:
         logits = logits.masked_fill(~mask, -torch.inf)
     lse = torch.logsumexp(logits, -1)
@@ -286,6 +288,17 @@ def _spread(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale
         output, lse = _flash(query[None], keys[None, :, cut:], values[None, :, cut:], scale)
         parts.append((output[0], lse[0]))
     return merge(parts)
+
+
+def _masked(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, mask: torch.Tensor) -> Part:
+    """As `_flash` for `[.., heads, rows, dim]` and entries that are seen where `mask [rows, entries]` is true."""
+    whole = query.dim() == 4
+    some = (query, keys, values) if whole else (query[None], keys[None], values[None])
+    added = torch.zeros(1, 1, *mask.shape).masked_fill_(~mask, -torch.inf)
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    output, lse = kernel(*some, 0.0, False, attn_mask=added, scale=scale)
+    lse = lse.masked_fill(~mask.any(-1), -torch.inf)  # it says 0 of a row that sees nothing
+    return (output, lse) if whole else (output[0], lse[0])
 
 
 def _flash(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, causal: bool = False) -> Part:
