@@ -62,7 +62,7 @@ class Runner:
             return finished, (logits if len(keep) == len(rows) else logits[keep]).float()
         tokens = self._tensor(flat)
         step = self._kind(self._pool, self._bridge.rotations, rows)
-        logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep or [0]))
+        logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep))
         for job, count in work:
             job.done += count
         return finished, logits[: len(keep)].float()
@@ -105,7 +105,7 @@ class Runner:
         positions = [at for row in rows for at in range(row.position, row.position + row.count)]
         flat = [token for text in texts for token in text]
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):
-            self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([0]))
+            self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([]))
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,
@@ -139,7 +139,7 @@ class Runner:
         return LayerView(layer, keys, values, job.watcher.queries[layer], job.watcher.scales[layer])
 
     def _tensor(self, values: Many[int]) -> torch.Tensor:
-        return torch.tensor(list(values), device=self._device)
+        return torch.tensor(list(values), dtype=torch.long, device=self._device)
 
 
 def _sequence(job: Job) -> Sequence:
