@@ -180,6 +180,7 @@ class PagedEngine(Engine):
             self.scheduler.add(job)
             while job.active:
                 self._advance(job)
+            self._write_back()
         if job.error is not None:
             raise job.error
         assert job.sequence is not None
@@ -218,7 +219,7 @@ class PagedEngine(Engine):
                 meanwhile=self.step,
             )
             self.scheduler.keepers.append(self.passages)
-        weakref.finalize(self, store.flush)
+        weakref.finalize(self, _written, store)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
@@ -391,6 +392,7 @@ class PagedEngine(Engine):
     def _completion(self, job: Job) -> Completion:
         with self._lock:
             self._settle_dropped()
+            self._write_back()
         timing = Timing(ttft=job.ttft, total=job.ended - job.began)
         usage = Usage(
             prompt_tokens=len(job.prompt),
@@ -400,6 +402,12 @@ class PagedEngine(Engine):
         )
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
+
+    def _write_back(self) -> None:
+        """Have the passages that were read written to the store, unless somebody waits for a first token."""
+        jobs = (*self.scheduler.running, *self.scheduler.waiting)
+        if self.passages is not None and all(job.ttft for job in jobs):
+            self.passages.store.write_back()
 
     def _begin_apart(self, jobs: list[Job], parts: Sequence[Part]) -> None:
         """Let `jobs` of one prompt begin with its passages, read apart, where the engine keeps them."""
@@ -435,6 +443,12 @@ class PagedEngine(Engine):
                 f"prompt and answer have up to {tokens} tokens, and the memory for keys and values holds {room}: "
                 "shorten them, or give kv_bytes more"
             )
+
+
+def _written(store: KVStore) -> None:
+    """Have all on the disk that lies in pages alone."""
+    store.write_back()
+    store.flush()
 
 
 def _explained(error: Exception, device: torch.device) -> Exception:

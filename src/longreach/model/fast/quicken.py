@@ -20,7 +20,14 @@ from longreach.model.fast.graph import SIZES, Builder, Mismatch, copied
 from longreach.model.fast.norms import Norm, find_norms
 from longreach.model.fast.quantise import Format, quantised
 from longreach.model.fast.record import Recording, Untraceable, attention, record
-from longreach.model.fast.rewrite import divide_quickly, drop_unused, merge_products, rotate_quickly, rotate_together, tidy
+from longreach.model.fast.rewrite import (
+    divide_quickly,
+    drop_unused,
+    merge_products,
+    rotate_quickly,
+    rotate_together,
+    tidy,
+)
 from longreach.model.fast.write import write
 
 Attention: TypeAlias = Callable[..., tuple[Tensor, Any]]
