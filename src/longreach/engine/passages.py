@@ -29,7 +29,7 @@ from longreach.model.adapter import Adapter
 
 OPENINGS = 4
 """Openings whose KV is held: those used last."""
-BEHIND = 256
+BEHIND = 64
 """Passages that may lie in pages alone before they are written, whoever waits."""
 
 

@@ -13,16 +13,13 @@ import torch
 from torch import Tensor, fx
 
 from longreach.model.adapter import Adapter
-from longreach.model.device import bfloat16_units
-from longreach.model.fast.graph import call, constant, copied
-from longreach.model.fast.products import in_bfloat16
+from longreach.model.fast.graph import constant, copied
 from longreach.model.fast.quicken import Attention, Fast, difference, own_forward, without_logits
 from longreach.model.fast.rewrite import weights_of
 from longreach.model.fast.write import write
 
-_NEAR = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-"""Parts of the largest logit by which the form may be off, by the dtype of its weights: sums are taken in another
-order, and rounded where that is less fine than the model's."""
+_NEAR = 1e-4
+"""Parts of the largest logit by which the form may be off in float32: sums are taken in another order."""
 
 
 def with_adapter(model: Any, fast: Fast, adapter: Adapter) -> Fast | None:
@@ -30,39 +27,28 @@ def with_adapter(model: Any, fast: Fast, adapter: Adapter) -> Fast | None:
     with the adapter applied. None where there is none: a product is not to be found, or there is no memory for it."""
     if fast.graph is None:
         return None
-    for dtype in _dtypes(model):
-        try:
-            graph, taken = _summed(fast.graph, model, adapter, dtype)
-            exact = write(graph)
-            wrong = difference(model, _applied(model, adapter), exact, _NEAR.get(dtype, 0.0))
-        except (RuntimeError, LookupError):
-            continue
-        if not wrong:
-            return Fast(exact, exact, 0, True, "", taken, write(without_logits(graph)), graph)
-    return None
+    try:
+        graph, taken = _summed(fast.graph, model, adapter)
+        exact = write(graph)
+        wrong = difference(model, _applied(model, adapter), exact, _NEAR)
+    except (RuntimeError, LookupError):
+        return None
+    return None if wrong else Fast(exact, exact, 0, True, "", taken, write(without_logits(graph)), graph)
 
 
-def _dtypes(model: Any) -> list[torch.dtype]:
-    """In what weights may be held, the best first: on a processor what it multiplies quickest (docs/cpu.md)."""
-    own: torch.dtype = next(model.parameters()).dtype
-    if model.device.type == "cpu" and own == torch.float32 and bfloat16_units() == "matrix":
-        return [torch.bfloat16, own]
-    return [own]
-
-
-def _summed(graph: fx.Graph, model: Any, adapter: Adapter, dtype: torch.dtype) -> tuple[fx.Graph, int]:
-    """A copy of `graph` with the adapter in its weights, held as `dtype`, and the bytes of those. Raises LookupError
-    where a module of the adapter is no product of the graph or they would not fit."""
+def _summed(graph: fx.Graph, model: Any, adapter: Adapter) -> tuple[fx.Graph, int]:
+    """A copy of `graph` with the adapter in its weights, in the model's dtype, and the bytes of those. Raises
+    LookupError where a module of the adapter is no product of the graph, or they would not fit."""
     copy = copied(graph)
     parts = {name: model.get_submodule(name).weight for name in adapter.down}
     changed = {node: found for node in copy.nodes if (found := _within(node, parts))}
     if {name for found in changed.values() for name in found} != set(parts):
         raise LookupError("the adapter changes what is no product of the quick form")
-    size = sum(node.args[1].meta["value"].numel() for node in changed) * dtype.itemsize
+    size = sum(node.args[1].meta["value"].nbytes for node in changed)
     if size > _free(model.device) // 2:
         raise LookupError("there is no room for the weights with the adapter in them")
     for node, found in changed.items():
-        weight, bias = weights_of(node) or (None, None)
+        weight, _ = weights_of(node) or (None, None)
         assert weight is not None
         whole, fine = weight.detach().clone(), torch.promote_types(weight.dtype, torch.float32)
         for name, first in found.items():
@@ -70,13 +56,7 @@ def _summed(graph: fx.Graph, model: Any, adapter: Adapter, dtype: torch.dtype) -
             rows = whole[first : first + len(up)]
             rows.copy_(torch.addmm(rows.to(fine), up, down, alpha=adapter.scale))
         with copy.inserting_before(node):
-            if dtype == weight.dtype:
-                node.update_arg(1, constant(copy, whole))
-                continue
-            run, _ = in_bfloat16(whole, bias, weight.dtype)
-            new = copy.call_function(call, (constant(copy, run), node.args[0]))
-        node.replace_all_uses_with(new)
-        copy.erase_node(node)
+            node.update_arg(1, constant(copy, whole))
     return copy, size
 
 

@@ -92,18 +92,6 @@ def _packed_rows(weight: Tensor) -> tuple[Any, Tensor]:
         return torch.ops.quantized.linear_prepack(whole, None), scales
 
 
-def in_bfloat16(weight: Tensor, bias: Tensor | None, own: torch.dtype) -> tuple[Product, int]:
-    """The product with `weight` in bfloat16, of vectors in `own`, and the bytes that it takes: quick where the
-    processor has matrix units for it, and twice as slow as in float32 where it has vector instructions alone."""
-    rounded = weight.detach().bfloat16()
-
-    def run(x: Tensor) -> Tensor:
-        y = torch.nn.functional.linear(x.bfloat16(), rounded).to(own)
-        return y if bias is None else y + bias
-
-    return run, rounded.nbytes
-
-
 def in_4_bits(weight: Tensor, bias: Tensor | None) -> tuple[Product, int]:
     """The product with `weight [out, in]`, `in` a multiple of 32 and `out` of 16, and the bytes that it takes."""
     return _by_groups([four_bits(weight)], weight, bias)
