@@ -135,7 +135,7 @@ def known(seconds: float) -> Rate:
 def test_what_is_kept_is_loaded_and_the_rest_is_read(clocked: Made) -> None:
     all_of = keys(5)
     store = clocked(dict.fromkeys(all_of[:3], 0.01))
-    assert done(store, known(1.0), all_of, 1.0) == (all_of[:3], all_of[3:])
+    assert done(store, known(1.0), all_of, 1.0) == (all_of[:3], [all_of[4], all_of[3]])
     assert store.now == pytest.approx(2.0)  # loads went on meanwhile
 
 
@@ -143,30 +143,38 @@ def test_with_the_first_that_is_late_waiting_ends(clocked: Made) -> None:
     all_of = keys(6)
     store = clocked({key: 0.1 if at < 2 else 100.0 for at, key in enumerate(all_of)})
     loaded, read = done(store, known(1.0), all_of, 1.0)
-    assert (loaded, read) == (all_of[:2], all_of[2:])
+    assert (loaded, read) == (all_of[:2], all_of[:1:-1])
     assert store.now == pytest.approx(0.2 + PATIENCE + 4.0)
+
+
+def test_a_disk_that_pauses_costs_what_is_read_meanwhile_and_no_more(clocked: Made) -> None:
+    all_of = keys(6)
+    store = clocked({key: 0.01 if at else 1.2 for at, key in enumerate(all_of)})
+    assert done(store, known(1.0), all_of, 1.0) == (all_of[:4], [all_of[5], all_of[4]])
+    assert store.now == pytest.approx(PATIENCE + 2.0)
 
 
 def test_what_comes_late_is_taken_where_it_was_not_read_yet(clocked: Made) -> None:
     all_of = keys(4)
-    store = clocked({all_of[3]: 0.9})
+    store = clocked({all_of[0]: 0.9})
     store.rate.note(TOKENS, 2.0)  # dearer than reading: looked at, not waited for
-    assert done(store, known(1.0), [all_of[3], *all_of[:2]], 1.0, batch=1)[1][0] == all_of[3]  # read before it came
-    store = clocked({all_of[0]: 0.7, all_of[1]: 0.1})
-    assert done(store, known(1.0), [all_of[2], *all_of[:2]], 1.0, batch=1) == (all_of[:2], [all_of[2]])
+    assert done(store, known(1.0), all_of[:2], 1.0, batch=1) == (all_of[:1], [all_of[1]])
     assert store.now == pytest.approx(1.0)
-    store = clocked({all_of[0]: 0.1, all_of[1]: 1.2})
-    assert done(store, known(1.0), all_of, 1.0, batch=1) == (all_of[:2], all_of[2:])
-    assert store.now == pytest.approx(2.0)
+    store = clocked({all_of[0]: 2.1})
+    store.rate.note(TOKENS, 2.0)
+    assert done(store, known(1.0), all_of[:2], 1.0, batch=1) == ([], [all_of[1], all_of[0]])
+    store = clocked({all_of[0]: 0.7, all_of[1]: 0.1})
+    assert done(store, known(1.0), all_of[:3], 1.0, batch=1) == (all_of[:2], [all_of[2]])
+    assert store.now == pytest.approx(1.0)
 
 
 def test_a_slow_tier_is_left_alone_until_it_is_quick_again(clocked: Made) -> None:
     all_of = keys(4)
     store = clocked(dict.fromkeys(all_of, 50.0))
     reading = known(1.0)
-    assert done(store, reading, all_of, 1.0)[1] == all_of
+    assert done(store, reading, all_of, 1.0)[1] == all_of[::-1]
     before = store.now
-    assert done(store, reading, all_of, 1.0)[1] == all_of
+    assert done(store, reading, all_of, 1.0)[1] == all_of[::-1]
     assert store.now == pytest.approx(before + 4.0)  # nobody waited
     store.takes = dict.fromkeys(all_of, 0.01)
     store.go_on(store.now + 100.0)

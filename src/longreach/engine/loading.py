@@ -2,9 +2,9 @@
 
 A passage is loaded where that should take less time than reading it anew, by what both took lately. While loads are
 under way, the engine reads what must be read anyway. Then it waits for each load at most `PATIENCE` times what reading
-that passage would take; with the first that is not there by then it gives up waiting, and reads what is left. So a
-tier that has become slow costs less than half of one passage's reading once, and is then left alone but for one load at
-a time that nobody waits for, which tells when it is quick again.
+that passage would take; with the first that is not there by then it gives up waiting, and reads what is left, from the
+end, while loads go on from the beginning. So a tier that has become slow costs half of one passage's reading once, and
+is then left alone but for one load at a time that nobody waits for, which tells when it is quick again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ class Loading:
 
     def run(self, place: Callable[[Key, Entry], None], read: Callable[[list[Key]], Sequence[Key]]) -> None:
         """Have all of them. `place` is given what was loaded; `read` is given what must be read anew, and says how much
-        of that it has read when it returns. What is loaded in the meantime need not be."""
+        of that it has read when it returns. What is loaded in the meantime need not be: so what is loaded last is to
+        be read first."""
         try:
             while True:
                 for key, entry in self._arrived():
                     self._left.remove(key)
                     place(key, entry)
-                rest = [key for key in self._left if key not in self._wanted]
+                rest = [key for key in reversed(self._left) if key not in self._wanted]
                 if rest:
                     for key in read(rest):
                         self._left.remove(key)
@@ -76,8 +77,6 @@ class Loading:
         key = self._wanted[0]
         if not self._in_time(self._loads[key], key):
             self._wanted.clear()
-            for load in self._loads.values():
-                load.cancel()
 
     def _leave(self, key: Key) -> Future[Entry | None] | None:
         """Nobody waits for the load of `key` any more, if there is one."""
@@ -99,9 +98,8 @@ class Loading:
         """Wait for `load` as long as it is worth it for `key`."""
         seconds = self._reading.of(len(key.tokens))
         done, _ = wait([load], UNKNOWN if seconds is None else PATIENCE * seconds)
-        if not done:
-            load.cancel()
-            self._store.late(key, UNKNOWN if seconds is None else seconds)
+        if not done and seconds is not None:
+            self._store.late(key, seconds)
         return bool(done)
 
     def _cheaper(self, key: Key) -> bool:
