@@ -128,8 +128,11 @@ def measure(options: Options) -> Result:
                 print(name, _row(name, found[name]), flush=True)
         apart.passages.store.close()
         lasting, held = _steady(options, exact, Path(folder) / "steady")
-    rows = [_row(name, of) for name, of in found.items()] + [_lasting(part, of) for part, of in lasting.items()]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
+    rows = [_row(name, of) for name, of in found.items()]
+    more = {
+        "others, and bytes": [_others(name, of) for name, of in found.items()],
+        "steady state": [_lasting(name, of) for name, of in lasting.items()],
+    }
     notes = [
         f"{count} prompts a row; KL in nats over the tokens of the reference's greedy answer, with 95 % intervals",
         f"steady: device, host and disk may hold {DEVICE:.1%}, {HOST:.1%} and {DISK:.0%} of all chunks; at the end "
@@ -138,7 +141,7 @@ def measure(options: Options) -> Result:
     ]
     if not options.quick:
         write_png(options.extra.figure, _points(found))
-    return Result([{column: row.get(column) for column in columns} for row in rows], _bars(found, lasting), notes)
+    return Result(rows, _bars(found, lasting), notes, more)
 
 
 KINDS = [("nq_passages", 8), ("nq_passages", 16), ("musique", 8), ("musique", 16)]
@@ -168,7 +171,23 @@ def _steady(options: Options, exact: PagedEngine, folder: Path) -> tuple[dict[st
     asked = [held["queries"][at] for at in sorted(held["queries"], key=_hash)]
     parts, stats = steady(_engine, exact, texts, asked, folder, questions)
     size = questions // len(parts)
-    return {f"steady, questions {size * at + 1} to {size * (at + 1)}": part for at, part in enumerate(parts)}, stats
+    return {f"questions {size * at + 1} to {size * (at + 1)}": part for at, part in enumerate(parts)}, stats
+
+
+def _others(name: str, found: Found) -> Row:
+    """What others take, who know what opens the prompt, and what a prompt's passages take, with what opens it."""
+    full = statistics.median(found.seconds["full"])
+    return {
+        "prompts": name,
+        "full, s": round(full, 3),
+        **{
+            f"{other}, times": round(full / statistics.median(found.seconds[other]), 2)
+            for other in ("prefix", "transformers", "llama.cpp")
+            if other in found.seconds
+        },
+        "pages, MB": round(statistics.median(found.page_bytes) / 1e6, 1),
+        "disk, MB": round(statistics.median(found.disk_bytes) / 1e6, 1),
+    }
 
 
 def _lasting(name: str, part: Hundred) -> Row:
@@ -265,8 +284,7 @@ def _row(name: str, found: Found) -> Row:
     full = found.seconds["full"]
     times = {
         f"{method}, times": round(statistics.median(a / b for a, b in zip(full, found.seconds[method], strict=True)), 2)
-        for method in found.seconds
-        if method != "full"
+        for method in METHODS[1:]
     }
     kl = estimate(found.kl)
     recalls = {
@@ -279,8 +297,6 @@ def _row(name: str, found: Found) -> Row:
         "full, s": round(statistics.median(full), 3),
         **times,
         "miss over prefix": round(_over(found, "miss", "prefix"), 3),
-        "pages, MB": round(statistics.median(found.page_bytes) / 1e6, 1),
-        "disk, MB": round(statistics.median(found.disk_bytes) / 1e6, 1),
         "KL": round(kl.mean, 4),
         "to": round(kl.high, 4),
         "first KL": round(statistics.mean(found.first_kl), 4),
@@ -314,8 +330,8 @@ def _bars(found: dict[str, Found], lasting: dict[str, Hundred]) -> list[Bar]:
         at_least("times as soon as the full prefill, where all is missed", round(times["miss"], 3), 0.97),
     ]
     parts = list(lasting.values())
-    kept = parts[-1].saved / parts[0].saved if parts[0].saved > 0 else 0.0
-    bars.append(at_least("steady: seconds saved in the last fifth, of those in the first", round(kept, 3), 0.9))
+    kept = parts[-1].gain / parts[0].gain
+    bars.append(at_least("steady state: the gain of the last fifth, of that of the first", round(kept, 3), 0.9))
     over = statistics.median(
         a / b for of in every for a, b in zip(of.seconds["miss"], of.seconds["prefix"], strict=True)
     )

@@ -45,11 +45,6 @@ class Hundred:
         """Times as soon as by reading prompts as a whole, over all of them."""
         return statistics.median(self.full) * sum(self.tokens) / sum(self.seconds)
 
-    @property
-    def saved(self) -> float:
-        """Share of the seconds of reading prompts as a whole that was saved."""
-        return 1 - 1 / self.gain
-
 
 def steady(
     make_engine: Callable[[int | None], PagedEngine],
