@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 QUICK_AFTER = 128
 """Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is
 spared them."""
+QUICK_AFTER_READING = 4096
+"""Tokens read ahead after which it does so as well: who reads a library ahead reads many more."""
 _NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 
@@ -72,6 +74,7 @@ class PagedEngine(Engine):
         self.bridge = Bridge(loaded.model)
         self.products: Products = products
         self._short_steps = 0
+        self._read_ahead = 0
         if loaded.device.type == "cuda":
             self.bridge.quicken(products)  # before anything is captured
         self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size, kv_dtype)
@@ -229,9 +232,13 @@ class PagedEngine(Engine):
         opening, passages = split(self.parts(prompt))
         with self._lock, torch.inference_mode():
             try:
-                return self.passages.read_ahead(opening, passages)
+                read = self.passages.read_ahead(opening, passages)
             except OutOfPagesError as error:
                 raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
+            before, self._read_ahead = self._read_ahead, self._read_ahead + read
+            if before < QUICK_AFTER_READING <= self._read_ahead:
+                self.quicken()
+            return read
 
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""

@@ -130,7 +130,8 @@ def constant(graph: fx.Graph, value: Any, known: dict[int, fx.Node] | None = Non
 
 def copied(graph: fx.Graph, last: fx.Node | None = None) -> fx.Graph:
     """A copy, with its constants; where `last` is given, of what comes up to it, and that is the result."""
-    copy, nodes = fx.Graph(), {}
+    copy = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
     calls = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
     constants = [node for node in graph.nodes if node.op == "get_attr"]  # they may stand behind their users
     for node in [*constants, *(calls if last is None else calls[: calls.index(last) + 1])]:
