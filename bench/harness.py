@@ -51,11 +51,13 @@ def at_most(name: str, value: float, bar: float) -> Bar:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`rows` have the same keys, which become the table's columns; `notes` are printed under it."""
+    """`rows` have the same keys, which become the table's columns; `notes` are printed under it; `more` are further
+    tables by their titles."""
 
     rows: Sequence[Row]
     bars: Sequence[Bar] = ()
     notes: Sequence[str] = ()
+    more: Mapping[str, Sequence[Row]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def run(
         "seconds": round(seconds, 1),
         "environment": environment(),
         "rows": list(result.rows),
+        **({"more": {title: list(rows) for title, rows in result.more.items()}} if result.more else {}),
         "bars": [asdict(bar) for bar in result.bars],
         "notes": list(result.notes),
     }
@@ -108,21 +111,26 @@ def run(
 
 
 def show(name: str, result: Result, *, quick: bool) -> None:
-    """Print the table, the bars and the notes."""
+    """Print the tables, the bars and the notes."""
     console = Console(width=None if sys.stdout.isatty() else 150)
-    columns = list(result.rows[0]) if result.rows else []
-    table = Table(title=name, title_justify="left")
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[column], int | float) or row[column] is None for row in result.rows)
-        table.add_column(column, justify="right" if numeric else "left", no_wrap=index == 0)
-    for row in result.rows:
-        table.add_row(*(_cell(row[column]) for column in columns))
-    console.print(table)
+    for title, rows in {name: result.rows, **result.more}.items():
+        console.print(_table(title, rows))
     for bar in result.bars:
         verdict = "[green]holds[/]" if bar.holds else "[red]does not hold[/]"
         console.print(f"{bar.name}: {_cell(bar.value)} (bar {_cell(bar.bar)}) {verdict}")
     for note in [*result.notes, *(["quick run: only a hint"] if quick else [])]:
         console.print(note, style="dim", highlight=False)
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    columns = list(rows[0]) if rows else []
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[column], int | float) or row[column] is None for row in rows)
+        table.add_column(column, justify="right" if numeric else "left", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    return table
 
 
 def _cell(value: object) -> str:

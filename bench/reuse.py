@@ -8,7 +8,10 @@ measured in one process, one method after the other for each prompt:
 - prefix: what opens the prompt is kept, as a prefix cache does it;
 - miss: reuse, with nothing kept but what opens the prompt: passages are read apart now;
 - pages: reuse, all passages in the pool;
-- disk: reuse, all passages on the disk alone.
+- disk: reuse, all passages on the disk alone;
+- transformers, llama.cpp: what opens the prompt is kept, as they do it (`reuse_peers.py`).
+
+Then hundreds of questions on 200 chunks, of which no tier can hold all (`reuse_steady.py`).
 """
 
 from __future__ import annotations
@@ -20,32 +23,42 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from harness import ROOT as HOME
 from harness import Bar, Options, Result, Row, at_least, at_most, run
 from longreach.answer.rank_spans import RankSpans
 from longreach.context.assemble import assemble_chat
 from longreach.engine import ROOT, Engine, Prompt
 from longreach.engine.paged import PagedEngine
+from longreach.engine.passages import split
 from longreach.engine.stores import CODEC
 from longreach.evaluate.metrics.answers import reference_recall
 from longreach.evaluate.metrics.fidelity import kl_divergence
 from longreach.evaluate.statistics import estimate
 from longreach.kv.codec import make
 from longreach.kv.store.entry import Named
+from longreach.kv.store.stats import StoreStats
 from longreach.kv.store.store import KVStore
 from longreach.model.adapters import adapter_for
 from longreach.model.identity import kv_fingerprint
 from longreach.train.material import held_out
+from reuse_figure import Point, write_png
+from reuse_peers import Peer, peers
+from reuse_steady import CHUNKS, DEVICE, DISK, HOST, QUESTIONS, Hundred, steady
 
 LONGEST = 130
 """Tokens of a passage."""
 METHODS = ("full", "prefix", "miss", "pages", "disk")
+EXACT = ("full", "prefix", "transformers", "llama.cpp")
+"""Methods that lose nothing."""
+FIGURE = HOME / "docs" / "img" / "reuse.png"
 
 
 @dataclass(frozen=True)
@@ -63,12 +76,14 @@ class Found:
     """What was measured of one kind of prompt: seconds to the first token by method, and what differs from the
     reference."""
 
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {method: [] for method in METHODS})
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     kl: list[float] = field(default_factory=list)
     first_kl: list[float] = field(default_factory=list)
     sure: list[bool] = field(default_factory=list)
     recall: dict[str, list[float]] = field(default_factory=lambda: {"full": [], "pages": []})
     tokens: list[int] = field(default_factory=list)
+    page_bytes: list[int] = field(default_factory=list)
+    disk_bytes: list[int] = field(default_factory=list)
 
 
 def cases(data: Path, pack: str, passages: int, count: int, engine: Engine) -> Iterator[Case]:
@@ -95,7 +110,7 @@ def cases(data: Path, pack: str, passages: int, count: int, engine: Engine) -> I
 
 
 def measure(options: Options) -> Result:
-    count, kinds = (2, [("nq_passages", 8)]) if options.quick else (options.extra.cases, KINDS)
+    count, kinds = (1, [("nq_passages", 8)]) if options.quick else (options.extra.cases, KINDS)
     found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as folder:
         exact, apart = _engine(), _engine()
@@ -103,28 +118,38 @@ def measure(options: Options) -> Result:
         assert apart.passages is not None
         for engine in (exact, apart):
             engine.quicken()
+        others = peers(options.extra.gguf)
         for pack, passages in kinds:
             for form in ("examples", "chat"):
                 name = f"{pack}, {passages} passages, {form}"
                 found[name] = Found()
                 for case in cases(options.data, pack, passages, count, exact):
-                    _measure(case, form, exact, apart, found[name], options.extra.answer)
+                    _measure(case, form, exact, apart, others, found[name], options.extra.answer)
                 print(name, _row(name, found[name]), flush=True)
-        stats = apart.passages.store.stats()
+        apart.passages.store.close()
+        lasting, held = _steady(options, exact, Path(folder) / "steady")
     rows = [_row(name, of) for name, of in found.items()]
+    more = {
+        "others, and bytes": [_others(name, of) for name, of in found.items()],
+        "steady state": [_lasting(name, of) for name, of in lasting.items()],
+    }
     notes = [
         f"{count} prompts a row; KL in nats over the tokens of the reference's greedy answer, with 95 % intervals",
-        f"the store holds {stats.disk.entries} passages in {stats.disk.bytes / 1e6:.1f} MB",
+        f"steady: device, host and disk may hold {DEVICE:.1%}, {HOST:.1%} and {DISK:.0%} of all chunks; at the end "
+        f"they hold {held.device.entries}, {held.host.entries} and {held.disk.entries} entries, and "
+        f"{held.device.evicted}, {held.host.evicted} and {held.disk.evicted} had gone",
     ]
-    return Result(rows, _bars(found), notes)
+    if not options.quick:
+        write_png(options.extra.figure, _points(found))
+    return Result(rows, _bars(found, lasting), notes, more)
 
 
 KINDS = [("nq_passages", 8), ("nq_passages", 16), ("musique", 8), ("musique", 16)]
 
 
-def _engine() -> PagedEngine:
+def _engine(kv_bytes: int | None = None) -> PagedEngine:
     """The embedded model, keeping no passages."""
-    engine = Engine.load("embedded", reuse="off")
+    engine = Engine.load("embedded", reuse="off", kv_bytes=kv_bytes)
     assert isinstance(engine, PagedEngine)
     return engine
 
@@ -136,7 +161,63 @@ def _keep(engine: PagedEngine, folder: Path) -> None:
     engine.keep_passages(store, adapter_for(engine.loaded.model))
 
 
-def _measure(case: Case, form: str, exact: PagedEngine, apart: PagedEngine, found: Found, answer: int) -> None:
+def _steady(options: Options, exact: PagedEngine, folder: Path) -> tuple[dict[str, Hundred], StoreStats]:
+    """Hundreds of questions, in five parts of a row each."""
+    held = json.loads(gzip.decompress((options.data / "nq_passages.json.gz").read_bytes()))
+    chunks, questions = (12, 10) if options.quick else (CHUNKS, options.extra.questions)
+    texts = [
+        exact.decode(exact.tokenize(held["docs"][at])[:LONGEST]) for at in sorted(held["docs"], key=_hash)[:chunks]
+    ]
+    asked = [held["queries"][at] for at in sorted(held["queries"], key=_hash)]
+    parts, stats = steady(_engine, exact, texts, asked, folder, questions)
+    size = questions // len(parts)
+    return {f"questions {size * at + 1} to {size * (at + 1)}": part for at, part in enumerate(parts)}, stats
+
+
+def _others(name: str, found: Found) -> Row:
+    """What others take, who know what opens the prompt, and what a prompt's passages take, with what opens it."""
+    full = statistics.median(found.seconds["full"])
+    return {
+        "prompts": name,
+        "full, s": round(full, 3),
+        **{
+            f"{other}, times": round(full / statistics.median(found.seconds[other]), 2)
+            for other in ("prefix", "transformers", "llama.cpp")
+            if other in found.seconds
+        },
+        "pages, MB": round(statistics.median(found.page_bytes) / 1e6, 1),
+        "disk, MB": round(statistics.median(found.disk_bytes) / 1e6, 1),
+    }
+
+
+def _lasting(name: str, part: Hundred) -> Row:
+    return {
+        "prompts": name,
+        "tokens": round(statistics.median(part.tokens)),
+        "full, s": round(statistics.median(part.full) * statistics.median(part.tokens), 3),
+        "mixed, times": round(part.gain, 2),
+        "reused": round(sum(part.reused) / sum(part.tokens), 3),
+    }
+
+
+def _points(found: dict[str, Found]) -> list[Point]:
+    points = []
+    for name, of in found.items():
+        for method, seconds in of.seconds.items():
+            share = statistics.median(a / b for a, b in zip(seconds, of.seconds["full"], strict=True))
+            points.append(Point(name, method, share, 0.0 if method in EXACT else statistics.mean(of.kl)))
+    return points
+
+
+def _measure(
+    case: Case,
+    form: str,
+    exact: PagedEngine,
+    apart: PagedEngine,
+    others: Mapping[str, Peer],
+    found: Found,
+    answer: int,
+) -> None:
     """One prompt by every method."""
 
     def prompt(passages: Sequence[str], engine: Engine) -> Prompt:
@@ -158,11 +239,18 @@ def _measure(case: Case, form: str, exact: PagedEngine, apart: PagedEngine, foun
     store.flush()
     found.seconds["miss"].append(first(apart, prompt(case.passages, apart), 1)[0])
     store.flush()
+    stats = store.stats()
+    found.page_bytes.append(stats.device.bytes)
+    found.disk_bytes.append(stats.disk.bytes)
     seconds, told = first(apart, prompt(case.passages, apart), answer)
     found.seconds["pages"].append(seconds)
     store.evict(len(apart.pool))
     first(apart, opening, 1)
     found.seconds["disk"].append(first(apart, prompt(case.passages, apart), 1)[0])
+    opened, _ = split(apart.parts(prompt(case.passages, apart)))
+    rest = apart.encode(prompt(case.passages, apart))[len(opened) :]
+    for name, peer in others.items():
+        found.seconds[name].append(peer(opened, rest))
     log_p, log_q = (path(engine, prompt(case.passages, engine), wanted) for engine in (exact, apart))
     divergence = kl_divergence(log_p, log_q)
     sure = np.exp(log_p.max(-1)) >= 0.5
@@ -208,6 +296,7 @@ def _row(name: str, found: Found) -> Row:
         "tokens": round(statistics.median(found.tokens)),
         "full, s": round(statistics.median(full), 3),
         **times,
+        "miss over prefix": round(_over(found, "miss", "prefix"), 3),
         "KL": round(kl.mean, 4),
         "to": round(kl.high, 4),
         "first KL": round(statistics.mean(found.first_kl), 4),
@@ -217,7 +306,12 @@ def _row(name: str, found: Found) -> Row:
     }
 
 
-def _bars(found: dict[str, Found]) -> list[Bar]:
+def _over(found: Found, one: str, other: str) -> float:
+    """The seconds of a method in those of another, in the middle."""
+    return statistics.median(a / b for a, b in zip(found.seconds[one], found.seconds[other], strict=True))
+
+
+def _bars(found: dict[str, Found], lasting: dict[str, Hundred]) -> list[Bar]:
     every = list(found.values())
     kl = statistics.mean(value for of in every for value in of.kl)
     agree = statistics.mean(value for of in every for value in of.sure)
@@ -235,6 +329,13 @@ def _bars(found: dict[str, Found]) -> list[Bar]:
         at_least("times as soon as the full prefill, from disk", round(times["disk"], 2), 2.2),
         at_least("times as soon as the full prefill, where all is missed", round(times["miss"], 3), 0.97),
     ]
+    parts = list(lasting.values())
+    kept = parts[-1].gain / parts[0].gain
+    bars.append(at_least("steady state: the gain of the last fifth, of that of the first", round(kept, 3), 0.9))
+    over = statistics.median(
+        a / b for of in every for a, b in zip(of.seconds["miss"], of.seconds["prefix"], strict=True)
+    )
+    bars.append(at_most("seconds where all is missed, of those with a prefix cache", round(over, 3), 1.03))
     if lost:
         low = estimate(lost).low
         bars.append(at_most("answer recall lost, low end of the interval", round(low, 3), 0.0))
@@ -247,6 +348,9 @@ def _hash(text: str) -> str:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=20, help="prompts of each kind")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="of the steady state")
+    parser.add_argument("--gguf", type=Path, help="the GGUF file of the embedded model, for llama.cpp")
+    parser.add_argument("--figure", type=Path, default=FIGURE, help="the picture that a full run writes")
     parser.add_argument("--answer", type=int, default=24, help="tokens of the reference's answer")
 
 

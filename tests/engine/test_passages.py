@@ -51,6 +51,16 @@ def written(engine: PagedEngine, parts: list[Part], tokens: int = 12) -> list[in
     return list(engine.generate([parts], max_tokens=tokens)[0].token_ids)
 
 
+def changing(engine: PagedEngine) -> Adapter:
+    """An adapter that changes something."""
+    names = ["model.layers.1.self_attn.v_proj", "model.layers.2.mlp.up_proj"]
+    adapter = Adapter.fresh(engine.loaded.model, names, 2, 2.0, "passages", 0)
+    generator = torch.Generator().manual_seed(0)
+    for part in adapter.up.values():
+        part.data.copy_(torch.randn(part.shape, generator=generator) * 0.5)
+    return adapter
+
+
 def test_one_passage_alone_is_a_full_prefill(storyteller: PagedEngine, keeping: Made) -> None:
     engine = keeping()
     parts = prompt(engine, [1])
@@ -107,6 +117,31 @@ def test_reading_ahead_leaves_nothing_to_read(keeping: Made) -> None:
     assert done.usage.reused_tokens == done.usage.prompt_tokens - len(engine.tokenize(ASKED))
 
 
+def test_who_reads_much_ahead_reads_it_through_the_quick_form(keeping: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = keeping()
+    first = len(prompt(engine, [0])[1].token_ids)
+    monkeypatch.setattr("longreach.engine.paged.QUICK_AFTER_READING", first + 1)
+    engine.read_ahead(prompt(engine, [0]))
+    engine.read_ahead(prompt(engine, [0]))
+    assert engine.bridge.fast is None
+    engine.read_ahead(prompt(engine, [1]))
+    assert engine.bridge.fast is not None
+
+
+def test_answers_through_the_quick_form_with_an_adapter_are_those_with_hooks(keeping: Made) -> None:
+    slow = keeping(changing(keeping()), codec="raw")
+    wanted = slow.explore(prompt(slow, [0, 2, 1])).root
+    slow.forget()
+    quick = keeping(changing(slow))
+    quick.quicken()
+    assert quick.bridge.fast is not None
+    found = quick.explore(prompt(quick, [0, 2, 1]))
+    assert found.reused_tokens == 0
+    assert (wanted - found.root).abs().max() < 1e-3
+    again = quick.explore(prompt(quick, [1, 0]))
+    assert again.reused_tokens > 0
+
+
 def test_many_requests_hold_a_passage_once(keeping: Made) -> None:
     engine = keeping()
     engine.read_ahead(prompt(engine, [0, 1, 2]))
@@ -149,9 +184,7 @@ def test_samples_of_one_prompt_share_its_passages(keeping: Made) -> None:
 
 def test_what_is_read_with_an_adapter_is_other_kv(keeping: Made) -> None:
     plain = keeping()
-    adapter = Adapter.fresh(plain.loaded.model, ["model.layers.1.self_attn.v_proj"], 2, 2.0, "passages", 0)
-    for part in adapter.up.values():
-        part.data.normal_(std=0.5)
+    adapter = changing(plain)
     adapted = keeping(adapter)
     parts = prompt(plain, [0, 1])
     roots = [engine.explore(parts).root for engine in (plain, adapted)]

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -20,7 +20,9 @@ from longreach.errors import InputError
 from longreach.kv.pool import EMPTY, OutOfPagesError, PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.store import Entry, Key, KVStore, Named
+from longreach.kv.store.disk import DiskTier
 from longreach.kv.store.estimate import disk_bytes, usage
+from longreach.kv.store.format import Encoded
 from longreach.kv.store.pages import gather, place
 
 SIZE = 4
@@ -112,6 +114,11 @@ class Store(RuleBasedStateMachine):
         except OutOfPagesError:
             return
         self.used.append((number, segment))
+
+    @rule()
+    def write_back(self) -> None:
+        self.store.write_back()
+        assert self.store.unwritten == 0
 
     @precondition(lambda self: self.used)
     @rule(data=st.data())
@@ -287,6 +294,71 @@ def test_pages_that_are_nowhere_else_are_written_when_the_store_is_closed(tmp_pa
     store.close()
     assert pool.free == 100
     assert open_store(tmp_path).get(key) is not None
+
+
+def test_pages_that_are_written_back_are_on_the_disk_and_stay(tmp_path: Path) -> None:
+    store, pool = open_store(tmp_path), PagePool(100, SIZE, DIM)
+    store.attach(pool, 100 * pool.page_bytes)
+    for number in (6, 13):
+        segment = place(pool, key_of(store, number).tokens, entry_of(number))
+        store.keep(key_of(store, number), segment)
+        segment.release()
+    assert store.unwritten == 2
+    store.write_back()
+    store.write_back()
+    store.flush()
+    assert store.unwritten == 0
+    assert store.where(key_of(store, 6)) == "device"
+    assert len(list(tmp_path.rglob("*.kv1"))) == 2
+    found = open_store(tmp_path).get(key_of(store, 13))
+    assert found is not None
+    assert torch.equal(found.keys, entry_of(13).keys)
+
+
+def test_fetching_is_getting_in_another_thread(tmp_path: Path) -> None:
+    store = open_store(tmp_path, host=0)
+    keys = [key_of(store, number) for number in range(4)]
+    for number in (0, 2):
+        store.put(keys[number], entry_of(number))
+    assert store.find(keys).result() == [keys[0], keys[2]]
+    assert store.loading(keys[3]) is None
+    loads = [store.fetch(key) for key in keys]
+    for number, load in enumerate(loads):
+        entry = load.result()
+        assert (entry is not None) == (number in (0, 2))
+        assert entry is None or same(entry, entry_of(number))
+    store.flush()
+    assert store.idle
+    one, three = (store.loading(key_of(store, 7, size)) for size in (1, 3))
+    assert one is not None
+    assert three == pytest.approx(3 * one)
+    store.late(keys[0], 1000.0)
+    assert store.loading(keys[0]) == pytest.approx(2000.0)
+    store.close()
+    assert store.fetch(keys[0]).result() is None
+
+
+def test_a_load_that_nobody_waits_for_any_more_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path, host=0)
+    for number in range(2):
+        store.put(key_of(store, number), entry_of(number))
+    real, began, go_on, read = DiskTier.read, Event(), Event(), []
+
+    def slow(tier: DiskTier, key: Key) -> Encoded | None:
+        read.append(key)
+        began.set()
+        go_on.wait()
+        return real(tier, key)
+
+    monkeypatch.setattr(DiskTier, "read", slow)
+    loads = [store.fetch(key_of(store, number)) for number in range(2)]
+    began.wait()
+    assert [load.cancel() for load in loads] == [False, True]
+    assert not store.idle
+    go_on.set()
+    store.flush()
+    assert store.idle
+    assert read == [key_of(store, 0)]
 
 
 def test_where_a_request_uses_pages_is_nothing_to_the_next(tmp_path: Path) -> None:

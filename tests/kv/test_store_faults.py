@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import random
 import shutil
@@ -255,27 +254,13 @@ def test_a_folder_that_cannot_be_made_is_a_store_without_a_disk(
         open_store(tmp_path / "file")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems end a process that touches what is not there")
-def test_a_file_that_shrinks_under_its_map_is_an_error_and_no_end(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(bytes(1 << 16))
-    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
-        try:
-            held.madvise(files._POPULATE_READ)
-        except OSError:
-            pytest.skip("this system cannot tell")
-        os.truncate(file, 0)
-        with pytest.raises(OSError, match=r"."):
-            files.populate(held)
-
-
 def test_a_disk_that_cannot_be_read_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored(tmp_path)
 
-    def populate(_: mmap.mmap) -> None:
+    def read(_: Path) -> memoryview:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(files, "populate", populate)
+    monkeypatch.setattr(files, "read", read)
     store, found = wanted(tmp_path)
     told = store.stats().disk
     assert (found, told.misses, told.damaged) == (None, 1, 1)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 QUICK_AFTER = 128
 """Decoding steps after which the model takes its quick form, which costs a second or two once: a short question is
 spared them."""
+QUICK_AFTER_READING = 4096
+"""Tokens read ahead after which it does so as well: who reads a library ahead reads many more."""
 _NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 
@@ -73,6 +75,7 @@ class PagedEngine(Engine):
         self.bridge = Bridge(loaded.model)
         self.products: Products = products
         self._short_steps = 0
+        self._read_ahead = 0
         if loaded.device.type == "cuda":
             self.bridge.quicken(products)  # before anything is captured
         self.pool = pool_for(self.bridge.shapes, loaded, kv_bytes, page_size, kv_dtype)
@@ -181,6 +184,7 @@ class PagedEngine(Engine):
             self.scheduler.add(job)
             while job.active:
                 self._advance(job)
+            self._write_back()
         if job.error is not None:
             raise job.error
         assert job.sequence is not None
@@ -219,7 +223,7 @@ class PagedEngine(Engine):
                 meanwhile=self.step,
             )
             self.scheduler.keepers.append(self.passages)
-        weakref.finalize(self, store.flush)
+        weakref.finalize(self, _written, store)
 
     def read_ahead(self, prompt: Prompt) -> int:
         """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
@@ -229,9 +233,13 @@ class PagedEngine(Engine):
         opening, passages = split(self.parts(prompt))
         with self._lock, torch.inference_mode():
             try:
-                return self.passages.read_ahead(opening, passages)
+                read = self.passages.read_ahead(opening, passages)
             except OutOfPagesError as error:
                 raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
+            before, self._read_ahead = self._read_ahead, self._read_ahead + read
+            if before < QUICK_AFTER_READING <= self._read_ahead:
+                self.quicken()
+            return read
 
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""
@@ -393,6 +401,7 @@ class PagedEngine(Engine):
     def _completion(self, job: Job) -> Completion:
         with self._lock:
             self._settle_dropped()
+            self._write_back()
         timing = Timing(ttft=job.ttft, total=job.ended - job.began)
         usage = Usage(
             prompt_tokens=len(job.prompt),
@@ -402,6 +411,12 @@ class PagedEngine(Engine):
         )
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
+
+    def _write_back(self) -> None:
+        """Have the passages that were read written to the store, unless somebody waits for a first token."""
+        jobs = (*self.scheduler.running, *self.scheduler.waiting)
+        if self.passages is not None and all(job.ttft for job in jobs):
+            self.passages.store.write_back()
 
     def _begin_apart(self, jobs: list[Job], parts: Sequence[Part]) -> None:
         """Let `jobs` of one prompt begin with its passages, read apart, where the engine keeps them."""
@@ -438,6 +453,12 @@ class PagedEngine(Engine):
                 f"prompt and answer have up to {tokens} tokens, and the memory for keys and values holds {room}: "
                 "shorten them, or give kv_bytes more"
             )
+
+
+def _written(store: KVStore) -> None:
+    """Have all on the disk that lies in pages alone."""
+    store.write_back()
+    store.flush()
 
 
 def _explained(error: Exception, device: torch.device) -> Exception:

@@ -12,7 +12,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from longreach.engine.loading import Loading
 from longreach.engine.repair import Repair
 from longreach.engine.requests import Part
 from longreach.engine.runner import Runner
@@ -20,13 +22,17 @@ from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.reuse import Reuse
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence as KVSequence
+from longreach.kv.store.entry import Entry
 from longreach.kv.store.key import Key
 from longreach.kv.store.pages import gather
+from longreach.kv.store.rate import Rate
 from longreach.kv.store.store import KVStore
 from longreach.model.adapter import Adapter
 
 OPENINGS = 4
 """Openings whose KV is held: those used last."""
+BEHIND = 64
+"""Passages that may lie in pages alone before they are written, whoever waits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,7 @@ class Passages:
         self._meanwhile = meanwhile
         self._openings: OrderedDict[tuple[int, ...], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
+        self._reading = Rate()
 
     def repair_by(self, method: Reuse) -> None:
         """From now on repair passages by `method` before a prompt uses them. Raises UnsupportedError for a method that
@@ -84,9 +91,7 @@ class Passages:
             head, read = self._opening(tuple(opening))
             held += head.share(len(opening))
             keys = [self.key(opening, passage) for passage in passages]
-            missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
-            found.update(self._read(head, missing))
-            read += sum(len(key.tokens) for key in missing)
+            read += self._obtain(head, list(dict.fromkeys(keys)), found)
             place = len(opening)
             for key in keys:
                 segment = found[key].share()
@@ -112,6 +117,7 @@ class Passages:
             head, _ = self._opening(tuple(opening))
             for _, segment in self._read(head, missing):
                 segment.release()
+            self.store.write_back()
         return sum(len(key.tokens) for key in missing)
 
     def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
@@ -131,15 +137,32 @@ class Passages:
         while self._openings:
             self._openings.popitem()[1].release()
 
-    def _known(self, key: Key, found: dict[Key, Segment]) -> bool:
-        """Whether a passage is kept; then it is in pages now."""
+    def _obtain(self, head: KVSequence, keys: Sequence[Key], found: dict[Key, Segment]) -> int:
+        """Have passages in pages: those that are there, loaded, or read now, whichever is sooner. Returns how many
+        tokens were read."""
+        missing = [key for key in keys if not self._resident(key, found)]
+        read: list[Key] = []
+
+        def read_some(keys: list[Key]) -> list[Key]:
+            if read:
+                self._meanwhile()
+            batch = _batches(keys, self._step_tokens)[0]
+            found.update(self._read(head, batch))
+            read.extend(batch)
+            return batch
+
+        Loading(self.store, self._reading, missing).run(partial(self._place, found), read_some)
+        return sum(len(key.tokens) for key in read)
+
+    def _resident(self, key: Key, found: dict[Key, Segment]) -> bool:
         segment = self.store.resident(key)
-        if segment is None and (entry := self.store.get(key)) is not None:
-            self._reserve(len(key.tokens))
-            segment = self.store.place(key, entry)
         if segment is not None:
             found[key] = segment
         return segment is not None
+
+    def _place(self, found: dict[Key, Segment], key: Key, entry: Entry) -> None:
+        self._reserve(len(key.tokens))
+        found[key] = self.store.place(key, entry)
 
     def _opening(self, tokens: tuple[int, ...]) -> tuple[KVSequence, int]:
         """What opens prompts, and how many tokens of it were read now."""
@@ -149,7 +172,9 @@ class Passages:
         sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens), 0
         found: dict[Key, Segment] = {}
         try:
-            if self._known(key, found):
+            if not self._resident(key, found):
+                Loading(self.store, self._reading, [key]).run(partial(self._place, found), lambda keys: keys)
+            if key in found:
                 sequence.add(found[key])
             else:
                 began, read = time.perf_counter(), len(tokens)
@@ -157,7 +182,7 @@ class Passages:
                 sequence.reserve(len(tokens))
                 for at in range(0, len(tokens), self._step_tokens):
                     self._runner.read([sequence], [tokens[at : at + self._step_tokens]], None)
-                self._keep(key, sequence.segments[-1], time.perf_counter() - began)
+                self._keep(key, sequence.segments[-1], self._took(read, began))
         except BaseException:
             sequence.release()
             raise
@@ -183,7 +208,8 @@ class Passages:
                         sequence.add(segment)
                     sequence.reserve(len(key.tokens))
                 self._runner.read(sequences, [key.tokens for key in batch], self._adapter)
-                seconds = (time.perf_counter() - began) / sum(len(key.tokens) for key in batch)
+                tokens = sum(len(key.tokens) for key in batch)
+                seconds = self._took(tokens, began) / tokens
                 for key, sequence in zip(batch, sequences, strict=True):
                     segment = sequence.segments[-1].share()
                     done.append((key, segment))
@@ -197,9 +223,18 @@ class Passages:
                     sequence.release()
         return done
 
+    def _took(self, tokens: int, began: float) -> float:
+        """Seconds since `began`, in which so many tokens were read."""
+        seconds = time.perf_counter() - began
+        self._reading.note(tokens, seconds)
+        return seconds
+
     def _keep(self, key: Key, segment: Segment, seconds: float) -> None:
-        self.store.keep(key, segment, seconds)
-        self.store.offer(key, gather(segment, seconds))
+        """Have it in pages for now: to encode and write it while somebody waits for a first token would delay that."""
+        if not self.store.keep(key, segment, seconds):
+            self.store.offer(key, gather(segment, seconds))
+        elif self.store.unwritten > BEHIND:
+            self.store.write_back()
 
     def _reserve(self, tokens: int) -> None:
         pages = self._streams[0] * self._streams[1] * -(-tokens // self._pool.page_size)

@@ -64,7 +64,7 @@ class Runner:
             return finished, (logits if len(keep) == len(rows) else logits[keep]).float()
         tokens = self._tensor(flat)
         step = self._kind(self._pool, self._bridge.rotations, rows)
-        logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep or [0]))
+        logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep))
         for job, count in work:
             job.done += count
         return finished, logits[: len(keep)].float()
@@ -107,14 +107,14 @@ class Runner:
         positions = [at for row in rows for at in range(row.position, row.position + row.count)]
         flat = [token for text in texts for token in text]
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):
-            self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([0]))
+            self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([]))
 
     def look(self, sequence: Sequence, tokens: Many[int], at: Many[Segment]) -> list[torch.Tensor]:
         """How much `tokens`, as they would follow `sequence`, attend to the tokens of each of its segments `at`: see
         `LookingStep.weights`. Nothing of them stays."""
         positions = range(sequence.position, sequence.position + len(tokens))
         step = LookingStep(self._kind(self._pool, self._bridge.rotations, []), Tree(sequence), positions, at)
-        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([0]))
+        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
         return step.weights
 
     def patch(self, sequence: Sequence, tokens: Many[int], positions: Many[int]) -> None:
@@ -122,7 +122,7 @@ class Runner:
         entry = sequence.tail.append(tokens)
         row = Row(sequence, 0, len(tokens), positions[0], entry, positions=tuple(positions))
         step = self._kind(self._pool, self._bridge.rotations, [row])
-        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([0]))
+        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,
@@ -156,7 +156,7 @@ class Runner:
         return LayerView(layer, keys, values, job.watcher.queries[layer], job.watcher.scales[layer])
 
     def _tensor(self, values: Many[int]) -> torch.Tensor:
-        return torch.tensor(list(values), device=self._device)
+        return torch.tensor(list(values), dtype=torch.long, device=self._device)
 
 
 def _sequence(job: Job) -> Sequence:

@@ -126,7 +126,7 @@ class Adapter:
         """While this is open, the model computes with the adapter: the `first` tokens of every forward, or all.
 
         It is laid on `model` itself: whoever shares the model must not run it meanwhile. Quick forms of the model
-        (`longreach.model.fast`) are recordings and know nothing of it: run the model's own forward.
+        (`longreach.model.fast`) are recordings and know nothing of it: run the model's own forward, or `with_adapter`.
         """
         with ExitStack() as laid:
             for name in self.down:

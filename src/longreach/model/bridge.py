@@ -7,7 +7,7 @@ by name. So the step of the engine travels as an argument, and nothing is kept a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, TypeAlias
@@ -19,6 +19,7 @@ from longreach.attention.merge import with_sink
 from longreach.attention.rotation import Rotation
 from longreach.errors import UnsupportedError
 from longreach.model.adapter import Adapter
+from longreach.model.fast.adapt import with_adapter
 from longreach.model.fast.quicken import Fast, quicken
 from longreach.model.plain import plain_part, plain_weights
 from longreach.model.positions import find_rotations
@@ -65,6 +66,7 @@ class Bridge:
             raise UnsupportedError(f"{type(model).__name__} does not let its attention be replaced: {error}") from None
         self.model = model
         self.fast: Fast | None = None
+        self._adapted: list[tuple[Adapter, Fast | None]] = []
         self.device = next(model.parameters()).device
         self.shapes = _shapes(self._look(0))
         found = find_rotations(model, lambda first: [layer.key for layer in self._look(first)])
@@ -83,17 +85,27 @@ class Bridge:
 
     @contextmanager
     def adapted(self, adapter: Adapter) -> Iterator[None]:
-        """While this is open, the model computes with `adapter`, and in its own form: quick ones know nothing of it."""
-        fast, self.fast = self.fast, None
+        """While this is open, the model computes with `adapter`: in a quick form of both together, made when it is
+        first wanted, or where there is none in the model's own, which knows hooks."""
+        before, quick = self.fast, self._together(adapter)
+        self.fast = quick
         try:
-            with adapter.applied(self.model):
+            with adapter.applied(self.model) if quick is None else nullcontext():
                 yield
         finally:
-            self.fast = fast
+            self.fast = before
+
+    def _together(self, adapter: Adapter) -> Fast | None:
+        """The quick form of the model with `adapter`, if the model has its own by now."""
+        if self.fast is None:
+            return None
+        if not any(known is adapter for known, _ in self._adapted):
+            self._adapted.append((adapter, with_adapter(self.model, self.fast, adapter)))
+        return next(quick for known, quick in self._adapted if known is adapter)
 
     def run(self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, keep: torch.Tensor) -> torch.Tensor:
         """Logits `[len(keep), vocab]`, in the model's dtype, after those of `tokens [tokens]` at `positions` that
-        `keep` points to."""
+        `keep` points to. It may be empty: then the keys and values are computed, and little else."""
         if self.fast is not None:
             return self.fast(tokens[None], positions[None], keep, partial(_attention, step=step))[0]
         done = self.model(

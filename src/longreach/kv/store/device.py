@@ -47,6 +47,10 @@ class DeviceTier:
         self.counts.misses += found is None
         return None if found is None else found.segment.share()
 
+    def look(self, key: Key) -> Resident | None:
+        """What is held, and held no more than before; not counted."""
+        return self._held.get(key)
+
     def touch(self, key: Key) -> None:
         """Note that an entry was wanted, if it is here."""
         if key in self._held:

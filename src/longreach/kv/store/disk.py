@@ -78,8 +78,7 @@ class DiskTier:
     def read(self, key: Key) -> Encoded | None:
         """An entry, found whole and to be the one asked for; counted. What is damaged is removed."""
         try:
-            with files.mapped(self.path(key)) as data:
-                found = parse(data, key, self.label)
+            found = parse(files.read(self.path(key)), key, self.label)
         except DamagedError:
             self._remove(key)
             return None

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import mmap
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +15,6 @@ ENTRY = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{8}\.kv(\d+)")
 _UNFINISHED = re.compile(r"\.[0-9a-f.]{41}\.kv\d+\.[0-9a-f]{16}\.tmp")
 _ABANDONED = 600.0
 """Seconds after which an unfinished file that nobody wrote to belongs to nobody."""
-_POPULATE_READ = 22
-"""MADV_POPULATE_READ of Linux 5.14: reads the pages now, and says so where that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +45,10 @@ def write(path: Path, *parts: bytes) -> None:
         raise
 
 
-@contextmanager
-def mapped(path: Path) -> Iterator[memoryview]:
-    """The bytes of a file, mapped. Raises OSError where it is not there or cannot be read."""
-    with path.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_size == 0:
-            yield memoryview(b"")
-            return
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
-            populate(held)
-            with memoryview(held) as data:
-                yield data
-
-
-def populate(held: mmap.mmap) -> None:
-    """Read all pages of a map. Raises OSError where that fails: touching them would end the process."""
-    if not hasattr(held, "madvise"):
-        return
-    try:
-        held.madvise(_POPULATE_READ)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # an older system does without
-            raise
+def read(path: Path) -> memoryview:
+    """The bytes of a file. Raises OSError where it is not there or cannot be read. Other threads go on meanwhile, which
+    a page of a map that is not there yet would not let them."""
+    return memoryview(path.read_bytes())
 
 
 def overwrite(path: Path, at: int, data: bytes) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from threading import Event, RLock
-from typing import TYPE_CHECKING, Literal
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from longreach.errors import InputError
 from longreach.kv.store.disk import DiskTier
@@ -15,6 +17,7 @@ from longreach.kv.store.entry import Codec, Entry
 from longreach.kv.store.format import Encoded, Label
 from longreach.kv.store.host import HostTier
 from longreach.kv.store.key import Key
+from longreach.kv.store.rate import Rate
 from longreach.kv.store.stats import StoreStats, TierStats
 from longreach.kv.store.worker import Worker
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from longreach.kv.pool import PagePool
     from longreach.kv.segment import Segment
     from longreach.kv.store.device import DeviceTier, Resident
+
+T = TypeVar("T")
+Tier: TypeAlias = Literal["host", "disk"]
 
 WAITING = 512 << 20
 """Bytes of tensors that may wait to be encoded and written."""
@@ -49,6 +55,9 @@ class KVStore:
         self._queued: set[Key] = set()
         self._loading: dict[Key, Event] = {}
         self._dropped = 0
+        self._fetching = 0
+        self._unwritten: dict[Key, None] = {}  # what `keep` was given and no other tier has, in order
+        self._rates: dict[Tier, Rate] = {"host": Rate(), "disk": Rate()}
 
     @classmethod
     def open(
@@ -102,6 +111,28 @@ class KVStore:
         self._disk.touch(key)
         self._rise(key, found)
         return entry
+
+    def fetch(self, key: Key) -> Future[Entry | None]:
+        """As `get`, by another thread, in the order of asking. What was not begun may be cancelled."""
+        return self._fetcher(partial(self._timed, key), None)
+
+    def find(self, keys: Sequence[Key]) -> Future[list[Key]]:
+        """Which of `keys` host memory or the disk has, by the same thread."""
+        return self._fetcher(lambda: [key for key in keys if self._tier(key) == "host" or key in self._disk], [])
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being fetched."""
+        return self._fetching == 0
+
+    def loading(self, key: Key) -> float | None:
+        """Seconds that `fetch` should take, by what it took lately from the tier that has the entry, if one has; None
+        where that is not known. Does not look at the disk."""
+        return self._rates[self._tier(key)].of(len(key.tokens))
+
+    def late(self, key: Key, seconds: float) -> None:
+        """Note that an entry was not fetched in a time in which `seconds` would have been spent otherwise."""
+        self._rates[self._tier(key)].above(len(key.tokens), 2 * seconds)
 
     def put(self, key: Key, entry: Entry) -> bool:
         """Keep the KV of a chunk; on the disk when this returns, unless the disk does not take it. Whether host memory
@@ -178,12 +209,30 @@ class KVStore:
 
     def keep(self, key: Key, segment: Segment, seconds: float = 0.0) -> bool:
         """Keep pages that the model wrote: a sealed, whole segment with the tokens of `key`. False where the chunk is
-        there already or does not fit. It falls to host memory and disk when it goes; `offer` keeps it there now."""
+        there already or does not fit. It falls to host memory and disk when it goes, or by `write_back`."""
         from longreach.kv.store.device import Resident
 
         assert self._device is not None
         with self._lock:
-            return self._device.add(key, Resident(segment, seconds, original=True), self._hits(key), self._pinned())
+            kept = self._device.add(key, Resident(segment, seconds, original=True), self._hits(key), self._pinned())
+            if kept:
+                self._unwritten[key] = None
+            return kept
+
+    @property
+    def unwritten(self) -> int:
+        """How many entries lie in pages alone, as far as this store knows."""
+        return len(self._unwritten)
+
+    def write_back(self) -> None:
+        """Have another thread encode and write what lies in pages alone."""
+        assert self._device is not None
+        with self._lock:
+            for key in list(self._unwritten):
+                resident = self._device.look(key)
+                if resident is not None:
+                    self._fall(self.offer, key, resident)
+            self._unwritten.clear()
 
     def evict(self, pages: int) -> bool:
         """Let go of pages that no request uses until `pages` are free in the pool. False where that cannot be."""
@@ -209,6 +258,7 @@ class KVStore:
         """Let go of every entry of this model, in every tier and codec, pinned or not; other models' stay."""
         self.flush()
         with self._lock:
+            self._unwritten.clear()
             if self._device is not None:
                 self._device.clear()
             self._host.clear()
@@ -223,6 +273,41 @@ class KVStore:
         self._writer.close()
         self._host.clear()
         self._disk.settle()
+
+    def _fetcher(self, find: Callable[[], T], nothing: T) -> Future[T]:
+        """What `find` gives, by the thread that loads; `nothing` once the store is closed."""
+        load: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                if load.set_running_or_notify_cancel():
+                    load.set_result(find())
+            except BaseException as error:
+                load.set_exception(error)
+            finally:
+                self._count(-1)
+
+        self._count(1)
+        if not self._loader.submit(run):
+            self._count(-1)
+            load.set_result(nothing)
+        return load
+
+    def _count(self, fetching: int) -> None:
+        with self._lock:
+            self._fetching += fetching
+
+    def _timed(self, key: Key) -> Entry | None:
+        """As `get`; how long it took is noted."""
+        tier, began = self._tier(key), perf_counter()
+        entry = self.get(key)
+        if entry is not None:
+            self._rates[tier].note(len(key.tokens), perf_counter() - began)
+        return entry
+
+    def _tier(self, key: Key) -> Tier:
+        with self._lock:
+            return "host" if key in self._host else "disk"
 
     def _load(self, key: Key) -> None:
         with self._lock:
@@ -254,6 +339,7 @@ class KVStore:
         """Pages that go and are nowhere else: what a codec gave back once is not encoded again, it would lose more."""
         from longreach.kv.store.pages import gather
 
+        self._unwritten.pop(key, None)
         if resident.original and key not in self._host and key not in self._disk:
             keep(key, gather(resident.segment, resident.seconds))
 

@@ -126,3 +126,16 @@ def constant(graph: fx.Graph, value: Any, known: dict[int, fx.Node] | None = Non
     if known is not None:
         known[id(value)] = node
     return node
+
+
+def copied(graph: fx.Graph, last: fx.Node | None = None) -> fx.Graph:
+    """A copy, with its constants; where `last` is given, of what comes up to it, and that is the result."""
+    copy = fx.Graph()
+    nodes: dict[fx.Node, fx.Node] = {}
+    calls = [node for node in graph.nodes if node.op not in ("get_attr", "output")]
+    constants = [node for node in graph.nodes if node.op == "get_attr"]  # they may stand behind their users
+    for node in [*constants, *(calls if last is None else calls[: calls.index(last) + 1])]:
+        nodes[node] = copy.node_copy(node, nodes.__getitem__)
+        nodes[node].meta = dict(node.meta)
+    copy.output(nodes[last or next(node for node in graph.nodes if node.op == "output").args[0]])
+    return copy

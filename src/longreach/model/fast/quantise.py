@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from torch import Tensor, fx
 
-from longreach.model.fast.graph import call, constant
+from longreach.model.fast.graph import call, constant, copied
 from longreach.model.fast.products import (
     Product,
     dynamically,
@@ -30,11 +30,7 @@ def quantised(graph: fx.Graph, form: Format) -> tuple[fx.Graph, int]:
     `auto` takes 4 bits where that loses next to nothing, else 8, and `int4` does so for the last product, with the
     vocabulary. A matrix of a shape for which there is no quick product stays as it is.
     """
-    copy = fx.Graph()
-    nodes: dict[fx.Node, fx.Node] = {}
-    copy.output(copy.graph_copy(graph, nodes))
-    for old, new in nodes.items():
-        new.meta = dict(old.meta)
+    copy = copied(graph)
     taken = 0
     products = [node for node in copy.nodes if weights_of(node) is not None] if form != "own" else []
     for node in products:

@@ -16,11 +16,18 @@ from torch import Tensor, fx, nn
 from longreach.errors import InputError, UnsupportedError
 from longreach.model.fast.attending import attending
 from longreach.model.fast.fuse import fuse
-from longreach.model.fast.graph import SIZES, Builder, Mismatch
+from longreach.model.fast.graph import SIZES, Builder, Mismatch, copied
 from longreach.model.fast.norms import Norm, find_norms
 from longreach.model.fast.quantise import Format, quantised
 from longreach.model.fast.record import Recording, Untraceable, attention, record
-from longreach.model.fast.rewrite import divide_quickly, merge_products, rotate_quickly, rotate_together, tidy
+from longreach.model.fast.rewrite import (
+    divide_quickly,
+    drop_unused,
+    merge_products,
+    rotate_quickly,
+    rotate_together,
+    tidy,
+)
 from longreach.model.fast.write import write
 
 Attention: TypeAlias = Callable[..., tuple[Tensor, Any]]
@@ -40,9 +47,10 @@ class Fast:
     """`fast(ids, positions, rows, attention)`: logits `[1, rows, vocab]` of a model.
 
     `ids` and `positions` are `[1, T]`, any sequences' tokens one after another, each at its own position; `rows` `[R]`
-    says of which of them logits are wanted. `few` runs where T is at most `limit`, `many` elsewhere. `quick` is false
-    where this is the model's own forward, for the reason in `why`; `bytes` is what quantised weights take beside the
-    model's own.
+    says of which of them logits are wanted: of none, nothing is computed after the last layer's keys and values. `few`
+    runs where T is at most `limit`, `many` elsewhere, `fill` where there are no rows. `quick` is false where this is
+    the model's own forward, for the reason in `why`; `bytes` is what quantised weights take beside the model's own.
+    `graph` is what all of it was written from, in the model's own numbers.
     """
 
     few: Callable[[Tensor, Tensor, Tensor, Attention], Tensor]
@@ -51,9 +59,13 @@ class Fast:
     quick: bool
     why: str
     bytes: int
+    fill: Callable[[Tensor, Tensor, Tensor, Attention], Tensor] | None = None
+    graph: fx.Graph | None = None
 
     def __call__(self, ids: Tensor, positions: Tensor, rows: Tensor, attention: Attention) -> Tensor:
         with torch.inference_mode():
+            if self.fill is not None and len(rows) == 0:
+                return self.fill(ids, positions, rows, attention).new_empty(1, 0, 0)
             return (self.few if ids.shape[1] <= self.limit else self.many)(ids, positions, rows, attention)
 
 
@@ -73,11 +85,11 @@ def quicken(model: Any, *, few: Format = "own", many: Format = "own", limit: int
             raise InputError(f"the format {given!r} is not known here; known: {', '.join(known)}")
     if (few, many) != ("own", "own") and model.device.type != "cpu":
         raise UnsupportedError(f"quantised products run on a processor only: use the model's own on {model.device}")
-    slow = _slow(model)
+    slow = own_forward(model)
     try:
         graph = straighten(model)
         exact = write(graph)
-        wrong = _difference(model, slow, exact)
+        wrong = difference(model, slow, exact)
     except (Untraceable, Mismatch) as error:
         wrong = str(error)
     except (RuntimeError, TypeError, ValueError, KeyError, IndexError, AttributeError, SyntaxError) as error:
@@ -100,7 +112,7 @@ def quicken(model: Any, *, few: Format = "own", many: Format = "own", limit: int
             raise UnsupportedError(f"this PyTorch has no products in the format {form} here: {reason}") from None
         forms.append(write(rounded))
         taken += size
-    return Fast(forms[0], forms[1], limit, True, "", taken)
+    return Fast(forms[0], forms[1], limit, True, "", taken, write(without_logits(graph)), graph)
 
 
 def straighten(model: Any) -> fx.Graph:
@@ -126,6 +138,14 @@ def straighten(model: Any) -> fx.Graph:
     return graph
 
 
+def without_logits(graph: fx.Graph) -> fx.Graph:
+    """What `graph` does up to where the last layer attends: all keys and values, and nothing of the output."""
+    last = [node for node in graph.nodes if node.target is attention][-1]
+    copy = copied(graph, last)
+    drop_unused(copy)
+    return copy
+
+
 def _between(device: torch.device) -> tuple[Callable[[fx.Graph], None], ...]:
     """What makes fewer operations of those between two products."""
     return (fuse,) if device.type == "cuda" else (rotate_quickly, divide_quickly)
@@ -149,7 +169,7 @@ def _sample(model: Any, tokens: int, rows: int) -> tuple[Tensor, Tensor, Tensor]
     return ids.to(model.device), positions.to(model.device), torch.arange(tokens - rows, tokens, device=model.device)
 
 
-def _slow(model: Any) -> Callable[[Tensor, Tensor, Tensor, Attention], Tensor]:
+def own_forward(model: Any) -> Callable[[Tensor, Tensor, Tensor, Attention], Tensor]:
     """The model's own forward in the shape of the quick one; one thread at a time."""
     lock = threading.Lock()
 
@@ -162,8 +182,9 @@ def _slow(model: Any) -> Callable[[Tensor, Tensor, Tensor, Attention], Tensor]:
     return run
 
 
-def _difference(model: Any, slow: Callable[..., Tensor], quick: Callable[..., Tensor]) -> str:
-    """What tells the quick form from the model, on numbers of tokens it was not recorded with; empty if nothing."""
+def difference(model: Any, slow: Callable[..., Tensor], quick: Callable[..., Tensor], least: float = 0.0) -> str:
+    """What tells the quick form from the model, on numbers of tokens it was not recorded with; empty if nothing. The
+    largest logit times `least`, or what the model's dtype asks for, they may be apart."""
     for tokens, rows in ((1, 1), (13, 3)):
         given = _sample(model, tokens, rows)
         with torch.inference_mode():
@@ -176,7 +197,7 @@ def _difference(model: Any, slow: Callable[..., Tensor], quick: Callable[..., Te
                 longer = [torch.cat((one, other[:, tokens:]), 1) for one, other in more]
                 bound = max(0.05, 2 * _apart(wanted, slow(*longer, given[2], plain_attention)))
         apart = _apart(wanted, found)
-        if not apart <= bound:
+        if not apart <= max(bound, least):
             return f"its logits are {apart:.1e} of the largest apart from the model's, at {tokens} tokens"
     return ""
 

@@ -1,0 +1,107 @@
+"""Load or compute: passages that are kept are loaded by another thread, and only waited for while that is the cheaper.
+
+A passage is loaded where that should take less time than reading it anew, by what both took lately. While loads are
+under way, the engine reads what must be read anyway. Then it waits for each load at most `PATIENCE` times what reading
+that passage would take; with the first that is not there by then it gives up waiting, and reads what is left, from the
+end, while loads go on from the beginning. So a tier that has become slow costs half of one passage's reading once, and
+is then left alone but for one load at a time that nobody waits for, which tells when it is quick again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
+from typing import Any
+
+from longreach.kv.store.entry import Entry
+from longreach.kv.store.key import Key
+from longreach.kv.store.rate import Rate
+from longreach.kv.store.store import KVStore
+
+PATIENCE = 0.5
+"""Of the time of reading a passage anew."""
+UNKNOWN = 0.5
+"""Seconds to wait where nothing was read yet, so that nobody knows what that takes."""
+
+
+class Loading:
+    """The loads of one prompt, begun in the order of `keys`. `reading` is what reading takes."""
+
+    def __init__(self, store: KVStore, reading: Rate, keys: Sequence[Key]) -> None:
+        self._store = store
+        self._reading = reading
+        self._left = list(keys)
+        self._loads: dict[Key, Future[Entry | None]] = {}
+        cheaper = [key for key in keys if self._cheaper(key)]
+        self._wanted = self._present(cheaper)
+        for key in self._wanted:
+            self._loads[key] = store.fetch(key)
+        others = [key for key in keys if key not in cheaper]
+        if others and store.idle:
+            self._loads[others[0]] = store.fetch(others[0])  # to see how long it takes now
+
+    def run(self, place: Callable[[Key, Entry], None], read: Callable[[list[Key]], Sequence[Key]]) -> None:
+        """Have all of them. `place` is given what was loaded; `read` is given what must be read anew, and says how much
+        of that it has read when it returns. What is loaded in the meantime need not be: so what is loaded last is to
+        be read first."""
+        try:
+            while True:
+                for key, entry in self._arrived():
+                    self._left.remove(key)
+                    place(key, entry)
+                rest = [key for key in reversed(self._left) if key not in self._wanted]
+                if rest:
+                    for key in read(rest):
+                        self._left.remove(key)
+                        self._leave(key)
+                elif self._wanted:
+                    self._wait()
+                else:
+                    return
+        finally:
+            for key in list(self._loads):
+                self._leave(key)
+
+    def _arrived(self) -> Iterator[tuple[Key, Entry]]:
+        """What was loaded by now, each once, also of what is not waited for. Waits for nothing."""
+        for key in [key for key, load in self._loads.items() if load.done()]:
+            load = self._leave(key)
+            entry = None if load is None or load.cancelled() else load.result()
+            if entry is not None:
+                self._reading.guess(len(key.tokens), entry.seconds)
+                yield key, entry
+
+    def _wait(self) -> None:
+        """Wait for the first load that is wanted, for as long as that is worth it. If it is not there then, none is
+        wanted any more."""
+        key = self._wanted[0]
+        if not self._in_time(self._loads[key], key):
+            self._wanted.clear()
+
+    def _leave(self, key: Key) -> Future[Entry | None] | None:
+        """Nobody waits for the load of `key` any more, if there is one."""
+        if key in self._wanted:
+            self._wanted.remove(key)
+        load = self._loads.pop(key, None)
+        if load is not None:
+            load.cancel()  # no more than that where it has begun
+        return load
+
+    def _present(self, keys: Sequence[Key]) -> list[Key]:
+        """Which of `keys` are kept; none where it takes too long to say."""
+        if not keys:
+            return []
+        found = self._store.find(keys)
+        return found.result() if self._in_time(found, keys[0]) else []
+
+    def _in_time(self, load: Future[Any], key: Key) -> bool:
+        """Wait for `load` as long as it is worth it for `key`."""
+        seconds = self._reading.of(len(key.tokens))
+        done, _ = wait([load], UNKNOWN if seconds is None else PATIENCE * seconds)
+        if not done and seconds is not None:
+            self._store.late(key, seconds)
+        return bool(done)
+
+    def _cheaper(self, key: Key) -> bool:
+        loading, reading = self._store.loading(key), self._reading.of(len(key.tokens))
+        return loading is None or reading is None or loading < reading
