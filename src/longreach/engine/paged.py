@@ -25,6 +25,7 @@ from longreach.engine.requests import Completion, Message, Part, Piece, Prompt, 
 from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
+from longreach.engine.ways import EXACT
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
@@ -48,8 +49,8 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`
-    and `pool` may be looked at.
+    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`,
+    `pool` and `way`, the way of reuse that was chosen when it was loaded, may be looked at.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class PagedEngine(Engine):
         )
         self._runner = Runner(self.bridge, self.pool)
         self.passages: Passages | None = None
+        self.way = EXACT
         self._ahead: tuple[list[Job], Flight] | None = None  # a step that has begun and is not settled
         self._lock = RLock()
         self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
