@@ -154,6 +154,10 @@ class Engine(ABC):
         questions to come. Returns how many tokens were read. Raises UnsupportedError where the engine keeps none."""
         raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
 
+    def kept(self, prompt: Prompt) -> list[bool]:
+        """Of each passage of a prompt, whether it was read before and is kept; empty where the engine keeps none."""
+        return []
+
     @abstractmethod
     def count(self, text: str) -> int:
         """How many tokens `text` is, special tokens not added."""

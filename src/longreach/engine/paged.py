@@ -186,7 +186,8 @@ class PagedEngine(Engine):
             raise job.error
         assert job.sequence is not None
         assert job.logits is not None
-        found = Exploration(self, job.sequence, job.reused or 0, torch.log_softmax(job.logits, dim=-1))
+        root = torch.log_softmax(job.logits, dim=-1)
+        found = Exploration(self, job.sequence, job.reused or 0, root, job.loaded)
         weakref.finalize(found, self._dropped.append, job)
         return found
 
@@ -233,6 +234,12 @@ class PagedEngine(Engine):
                 return self.passages.read_ahead(opening, passages)
             except OutOfPagesError as error:
                 raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
+
+    def kept(self, prompt: Prompt) -> list[bool]:
+        if self.passages is None:
+            return []
+        opening, passages = split(self.parts(prompt))
+        return self.passages.kept(opening, passages)
 
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""
@@ -399,6 +406,7 @@ class PagedEngine(Engine):
             reused_tokens=job.reused or 0,
             generated_tokens=len(job.output),
             kv_bytes=job.kv_bytes,
+            loaded_tokens=job.loaded,
         )
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
@@ -418,6 +426,7 @@ class PagedEngine(Engine):
             return
         for job in jobs:
             job.begins, job.unread = [segment.share() for segment in begun.segments], begun.read
+            job.loaded = begun.loaded
             job.leader = None  # what they share, each has already
         begun.release()
 

@@ -29,10 +29,12 @@ OPENINGS = 4
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now."""
+    """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now, and
+    `loaded` came up from host memory or disk."""
 
     segments: list[Segment]
     read: int
+    loaded: int = 0
 
     def release(self) -> None:
         """Let go of it."""
@@ -72,9 +74,10 @@ class Passages:
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
+            keys = [self.key(opening, passage) for passage in passages]
+            below = self._below(tuple(opening), keys)
             head, read = self._opening(tuple(opening))
             held += head.share(len(opening))
-            keys = [self.key(opening, passage) for passage in passages]
             missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
             found.update(self._read(head, missing))
             read += sum(len(key.tokens) for key in missing)
@@ -84,7 +87,7 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
-            return Begun(held, read)
+            return Begun(held, read, sum(len(key.tokens) for key in below.difference(missing)))
         except OutOfPagesError:
             Begun(held, 0).release()
             return None
@@ -102,6 +105,10 @@ class Passages:
                 segment.release()
         return sum(len(key.tokens) for key in missing)
 
+    def kept(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> list[bool]:
+        """Of each passage, whether it is kept; a damaged one is not found out here."""
+        return [self.store.where(self.key(opening, passage)) is not None for passage in passages]
+
     def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
         """Of what a passage is once it was read behind `opening`."""
         named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
@@ -118,6 +125,11 @@ class Passages:
         self.store.clear()
         while self._openings:
             self._openings.popitem()[1].release()
+
+    def _below(self, opening: tuple[int, ...], keys: Sequence[Key]) -> set[Key]:
+        """What of a prompt is kept, but in no pages."""
+        head = [] if opening in self._openings else [self.store.key(opening)]
+        return {key for key in [*head, *keys] if self.store.where(key) in ("host", "disk")}
 
     def _known(self, key: Key, found: dict[Key, Segment]) -> bool:
         """Whether a passage is kept; then it is in pages now."""
