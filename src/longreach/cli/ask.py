@@ -128,6 +128,7 @@ def make_engine(settings: Settings) -> Engine:
         dtype=settings.dtype,
         offline=settings.offline,
         api_key=settings.api_key,
+        reuse=settings.reuse,
         report=note,
     )
 

@@ -20,23 +20,17 @@ if TYPE_CHECKING:
 
 def measure_reuse(settings: Settings, specs: Sequence[str], prompts: int, *, own_library: bool, as_json: bool) -> None:
     """Measure the model of `settings` in each of the ways `specs` (none: all), write its card and show it."""
-    from longreach.engine import Engine
+    from longreach.cli.ask import make_engine
     from longreach.engine.card import Bound, card_file
     from longreach.engine.gate import cheapest
     from longreach.engine.paged import PagedEngine
-    from longreach.engine.ways import tried
+    from longreach.engine.ways import tried, ways
     from longreach.evaluate.gate.measure import measure
 
+    for spec in specs:
+        ways.make(spec)  # a word that is none is told before anything is loaded
     asked, material = _material(settings, prompts, own_library)
-    engine = Engine.load(
-        settings.model,
-        cache=settings.cache,
-        device=settings.device,
-        dtype=settings.dtype,
-        offline=settings.offline,
-        reuse="off",
-        report=note,
-    )
+    engine = make_engine(settings.model_copy(update={"reuse": "off"}))
     if not isinstance(engine, PagedEngine):
         raise UnsupportedError(f"{engine.model} is a server: what it reuses cannot be measured from here")
     columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -227,7 +227,10 @@ class PagedEngine(Engine):
         """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
         UnsupportedError where the engine keeps none, ModelError where there is no room."""
         if self.passages is None:
-            raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
+            raise UnsupportedError(
+                f"{self.model} keeps no passages, so nothing can be read ahead: `longreach doctor {self.model}` tells "
+                "what keeping them costs, and the setting reuse asks for it"
+            )
         opening, passages = split(self.parts(prompt))
         with self._lock, torch.inference_mode():
             try:
