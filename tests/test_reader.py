@@ -137,6 +137,8 @@ def test_an_empty_library_tells_nothing(tmp_path: Path) -> None:
 class Keeping(Scripted):
     """One that has read some passages before."""
 
+    keeps_passages = True
+
     def __init__(self, text: str, kept: str) -> None:
         super().__init__(text)
         self.words = kept

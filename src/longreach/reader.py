@@ -167,10 +167,13 @@ class Reader:
     def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
         def kept(level: Sequence[Hit]) -> list[bool]:
             told = self.engine.kept(self.answerer.prompt(question, [hit.text for hit in level], self.engine))
+            # Where a prompt's passages cannot be told apart, none is preferred.
             return told if len(told) == len(level) else [False] * len(level)
 
-        preferred = prefer_kept(relevant(question, hits, self.least_relevance), kept)
-        ordered = self.order.order(self.chooser.choose(question, preferred, budget))
+        taken = relevant(question, hits, self.least_relevance)
+        if self.engine.keeps_passages:
+            taken = prefer_kept(taken, kept)
+        ordered = self.order.order(self.chooser.choose(question, taken, budget))
         return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
 
     def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:

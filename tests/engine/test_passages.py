@@ -119,6 +119,7 @@ def test_an_engine_knows_which_passages_it_keeps(storyteller: PagedEngine, keepi
     written(engine, prompt(engine, [1]), 1)
     assert engine.kept(prompt(engine, [0, 1, 2])) == [False, True, False]
     assert storyteller.kept(prompt(engine, [0, 1, 2])) == []
+    assert (engine.keeps_passages, storyteller.keeps_passages) == (True, False)
 
 
 def test_reading_ahead_leaves_nothing_to_read(keeping: Made) -> None:

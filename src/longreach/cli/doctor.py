@@ -17,7 +17,7 @@ from rich.markup import escape
 from longreach.cli import options
 from longreach.cli.common import out, print_json
 from longreach.config import Settings, load_settings, settings_files
-from longreach.errors import LongreachError
+from longreach.errors import InputError, LongreachError
 
 PACKAGES = (
     "torch",
@@ -56,6 +56,8 @@ def doctor(
 
         measure_reuse(settings, way or [], prompts, own_library=library is not None, as_json=as_json)
         return
+    if way:
+        raise InputError("name the model to measure: longreach doctor MODEL --way ...")
     report: dict[str, Any] = {
         "versions": _versions(),
         "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},

@@ -154,6 +154,11 @@ class Engine(ABC):
         questions to come. Returns how many tokens were read. Raises UnsupportedError where the engine keeps none."""
         raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
 
+    @property
+    def keeps_passages(self) -> bool:
+        """Whether passages are read apart, and kept for other prompts."""
+        return False
+
     def kept(self, prompt: Prompt) -> list[bool]:
         """Of each passage of a prompt, whether it was read before and is kept; empty where the engine keeps none."""
         return []

@@ -36,7 +36,7 @@ def begin_reuse(engine: PagedEngine, settings: Settings, report: Callable[[str],
 
 def chosen(engine: PagedEngine, settings: Settings, report: Callable[[str], None] | None = None) -> str:
     """The spec of the cheapest way within the bound of `settings`."""
-    if not engine.bridge.relocatable:
+    if not engine.bridge.relocatable or not measurable(engine):
         return EXACT
     weights = weights_of(engine.loaded.model)
     card = find_card(settings.cache, weights, partial(fingerprint_of, engine))
@@ -48,6 +48,12 @@ def chosen(engine: PagedEngine, settings: Settings, report: Callable[[str], None
             )
         return EXACT
     return cheapest(engine, card, Bound(settings.reuse_kl, settings.reuse_agreement))
+
+
+def measurable(engine: PagedEngine) -> bool:
+    """Whether a model's probabilities can be looked at along an answer, as a card needs it: not where layers do not see
+    all of the text."""
+    return all(window is None for window in engine.bridge.shapes.windows)
 
 
 def cheapest(engine: PagedEngine, card: Card, bound: Bound) -> str:

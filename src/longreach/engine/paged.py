@@ -238,6 +238,10 @@ class PagedEngine(Engine):
             except OutOfPagesError as error:
                 raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
 
+    @property
+    def keeps_passages(self) -> bool:
+        return self.passages is not None
+
     def kept(self, prompt: Prompt) -> list[bool]:
         if self.passages is None:
             return []

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from longreach.errors import InputError
+from longreach.evaluate.questions import makers
+from longreach.evaluate.questions.harvest import RULES, harvest
 from longreach.library import Library
 from longreach.words import content_words
 
 MOST = 8
 """Passages that a question comes with."""
 BUILT_IN = "documentation"
-MAKERS = ("sections", "definitions", "numbers", "names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,8 @@ def built_in() -> list[Asked]:
 def of_library(library: Library, count: int) -> list[Asked]:
     """At most `count` questions about the documents of a library, made by rule, with the passages that a search finds
     for them. Raises InputError where none can be made."""
-    from longreach.evaluate.questions import makers
-    from longreach.evaluate.questions.sift import Sentences, clear, spread
-
-    known, made = Sentences(), []
-    chosen = [makers.make(name) for name in MAKERS]
-    for info in library.documents():
-        document = library.get(info.id)
-        known.add(document)
-        made += [one for maker in chosen for one in maker.make(document)]
     asked = []
-    for one in spread(clear(made, known), count):
+    for one in harvest(library, [makers.make(name) for name in RULES], count).kept:
         hits = library.search(one.question, MOST)
         found = [hit for hit in hits if hit.chunk.document_id == one.document and hit.chunk.start <= one.start]
         gold = next((hit for hit in found if hit.chunk.end >= one.end), None)

@@ -13,12 +13,12 @@ import numpy as np
 from longreach.config import Settings
 from longreach.engine import Completion
 from longreach.engine.card import Card, Measured
-from longreach.engine.gate import fingerprint_of
+from longreach.engine.gate import fingerprint_of, measurable
 from longreach.engine.paged import PagedEngine
 from longreach.engine.passages import Passages
 from longreach.engine.stores import open_store
 from longreach.engine.ways import EXACT, ways
-from longreach.errors import InputError, ModelError
+from longreach.errors import InputError, ModelError, UnsupportedError
 from longreach.evaluate.continuations import along, begun
 from longreach.evaluate.gate.material import Asked
 from longreach.evaluate.gate.prompts import ANSWER, STOPS, Asking, askings
@@ -78,9 +78,15 @@ def measure(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Card:
     """The card of a model that keeps no passages yet (`reuse="off"`), by the answers to `asked`, each read in every one
-    of `specs` that it can go. The engine is of no other use afterwards. Raises SpecError, InputError where no prompt
-    fits into its context, ModelError where its memory does not hold what is to be reused."""
+    of `specs` that it can go. The engine is of no other use afterwards. Raises SpecError, UnsupportedError for a
+    model whose layers do not all see the whole text, InputError where no prompt fits into its context, ModelError where
+    its memory does not hold what is to be reused."""
     assert engine.passages is None
+    if not measurable(engine):
+        raise UnsupportedError(
+            f"{engine.model} has layers that do not see all of the text: what reuse costs it cannot be measured, and "
+            "only what prompts begin with is reused"
+        )
     fingerprint = fingerprint_of(engine)
     chosen = possible(engine, specs)
     prompts = askings(engine, asked)

@@ -16,9 +16,8 @@ MOST, ASKED = 256, 8
 
 def relocation_error(engine: PagedEngine, tokens: Sequence[int]) -> float | None:
     """The worst KL, in nats, of the next few tokens, from where the beginning of `tokens` stands where it was read to
-    where it was moved elsewhere: what there is of it is rounding. None for a model whose keys cannot be moved, or that
-    has layers which do not see all of the text."""
-    if not engine.bridge.relocatable or any(window is not None for window in engine.bridge.shapes.windows):
+    where it was moved elsewhere: what there is of it is rounding. None for a model whose keys cannot be moved."""
+    if not engine.bridge.relocatable:
         return None
     moved = list(tokens)[: min(MOST, len(tokens) - ASKED, engine.context_length // 4)]
     asked = list(tokens)[len(moved) : len(moved) + ASKED]
