@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from longreach.engine.requests import Part
@@ -75,7 +75,8 @@ class Passages:
         held: list[Segment] = []
         try:
             keys = [self.key(opening, passage) for passage in passages]
-            below = self._below(tuple(opening), keys)
+            wanted = len(opening) + sum(len(key.tokens) for key in set(keys))
+            lay = self._in_pages(tuple(opening), set(keys))
             head, read = self._opening(tuple(opening))
             held += head.share(len(opening))
             missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
@@ -87,7 +88,7 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
-            return Begun(held, read, sum(len(key.tokens) for key in below.difference(missing)))
+            return Begun(held, read, max(0, wanted - lay - read))
         except OutOfPagesError:
             Begun(held, 0).release()
             return None
@@ -126,10 +127,11 @@ class Passages:
         while self._openings:
             self._openings.popitem()[1].release()
 
-    def _below(self, opening: tuple[int, ...], keys: Sequence[Key]) -> set[Key]:
-        """What of a prompt is kept, but in no pages."""
-        head = [] if opening in self._openings else [self.store.key(opening)]
-        return {key for key in [*head, *keys] if self.store.where(key) in ("host", "disk")}
+    def _in_pages(self, opening: tuple[int, ...], keys: Iterable[Key]) -> int:
+        """How many tokens of a prompt's beginning lie in pages."""
+        held = opening in self._openings or self.store.where(self.store.key(opening)) == "device"
+        there = sum(len(key.tokens) for key in keys if self.store.where(key) == "device")
+        return there + (len(opening) if held else 0)
 
     def _known(self, key: Key, found: dict[Key, Segment]) -> bool:
         """Whether a passage is kept; then it is in pages now."""
