@@ -22,7 +22,7 @@ from longreach.errors import InputError, ModelError, SpecError, UnsupportedError
 from longreach.kv.codec import make
 from longreach.kv.store.entry import Named
 from longreach.kv.store.store import KVStore
-from longreach.model.adapter import weights_of
+from longreach.model.adapter import Adapter, weights_of
 from longreach.model.load import LoadedModel
 
 GOOD = Measured("naive", "", 0.01, 0.02, 0.995, 0.9, 0.1)
@@ -111,6 +111,15 @@ def test_a_card_that_comes_with_longreach_holds_for_the_weights_until_there_is_o
     assert load().way == "naive"
     store_card(engine, tmp_path, replace(GOOD, kl=1.0))
     assert load().way == EXACT
+
+
+def test_every_card_that_comes_with_longreach_is_of_the_adapter_beside_it() -> None:
+    files = sorted(cards.SHIPPED.glob("*.json"))
+    assert files
+    for file in files:
+        card, adapter = Card.load(file), Adapter.load(file.with_suffix(".safetensors"))
+        assert card.weights == adapter.base
+        assert {one.made_of for one in card.ways if one.way == "adapter"} == {adapter.name}
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"format": "longreach-card-0"}', '{"format": "longreach-card-1"}', "[]"])
