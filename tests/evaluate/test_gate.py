@@ -12,12 +12,13 @@ import torch
 
 from families import fresh as network
 from hashed import open_hashed
+from longreach.cli.gate import with_others
 from longreach.config import Settings
-from longreach.engine.card import card_file
+from longreach.engine.card import Card, Measured, card_file
 from longreach.engine.paged import PagedEngine
 from longreach.engine.ways import EXACT, tried
 from longreach.errors import InputError, ModelError, UnsupportedError
-from longreach.evaluate.gate.material import MOST, Asked, built_in, of_library, spread_out
+from longreach.evaluate.gate.material import BUILT_IN, MOST, Asked, built_in, of_library, spread_out
 from longreach.evaluate.gate.measure import measure
 from longreach.evaluate.gate.prompts import askings
 from longreach.evaluate.gate.relocation import relocation_error
@@ -137,3 +138,18 @@ def test_questions_about_a_library_come_with_the_passage_that_answers_them(tmp_p
 def engine_of(family: str) -> PagedEngine:
     loaded = LoadedModel("tiny", network(family), None, frozenset(), "", 512, torch.device("cpu"), torch.float32, 0)
     return PagedEngine(loaded, kv_bytes=8 << 20)
+
+
+def test_naming_ways_keeps_what_was_measured_of_others_with_the_same_prompts(tmp_path: Path) -> None:
+    def row(way: str, kl: float) -> Measured:
+        return Measured(way, "", kl, kl, 1.0, 1.0, 0.5)
+
+    file = tmp_path / "card.json"
+    card = Card("f", "w", "m", "float32", "cpu", BUILT_IN, 8, 80, 40, 0.0, 1.0, (row(EXACT, 0.0), row("naive", 0.2)))
+    assert with_others(card, file) == card
+    replace(card, ways=(row("naive", 0.1), row("other", 0.3))).save(file)
+    assert [(one.way, one.kl) for one in with_others(card, file).ways] == [(EXACT, 0.0), ("naive", 0.2), ("other", 0.3)]
+    fewer = replace(card, prompts=4)
+    assert with_others(fewer, file) == fewer
+    own = replace(card, material="library")
+    assert with_others(own, file) == own

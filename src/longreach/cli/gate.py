@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from longreach.cli.common import err, note, open_library, out, print_json, shown_path
 from longreach.config import Settings
-from longreach.errors import UnsupportedError
+from longreach.errors import ModelError, UnsupportedError
 
 if TYPE_CHECKING:
     from longreach.engine.card import Bound, Card
@@ -45,6 +46,7 @@ def measure_reuse(settings: Settings, specs: Sequence[str], prompts: int, *, own
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     file = card_file(settings.cache, card.weights, card.fingerprint)
+    card = with_others(card, file)
     card.save(file)
     bound = Bound(settings.reuse_kl, settings.reuse_agreement)
     taken = cheapest(engine, card, bound)
@@ -53,6 +55,21 @@ def measure_reuse(settings: Settings, specs: Sequence[str], prompts: int, *, own
         return
     show_card(card, bound, taken)
     note(f"the card: {shown_path(str(file))}")
+
+
+def with_others(card: Card, file: Path) -> Card:
+    """A card with what was measured before, of other ways, with the same prompts."""
+    from longreach.engine.card import Card
+    from longreach.evaluate.gate.material import BUILT_IN
+
+    try:
+        before = Card.load(file)
+    except ModelError:
+        return card
+    if (before.material, before.prompts) != (card.material, card.prompts) or card.material != BUILT_IN:
+        return card
+    measured = {one.way for one in card.ways}
+    return replace(card, ways=(*card.ways, *(one for one in before.ways if one.way not in measured)))
 
 
 def show_card(card: Card, bound: Bound, taken: str) -> None:

@@ -91,6 +91,11 @@ class PagedEngine(Engine):
         self._lock = RLock()
         self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
 
+    def another(self) -> PagedEngine:
+        """An engine with memory of its own over the same weights, which keeps no passages yet. The two must not run at
+        once: an adapter is laid on the weights while one of them reads with it."""
+        return PagedEngine(self.loaded, products=self.products, kv_dtype=self.pool.keys.dtype)
+
     def count(self, text: str) -> int:
         return len(self.tokenize(text))
 

@@ -49,7 +49,7 @@ class _Found:
             round(kl.high, 5),
             None if agreement is None else round(agreement, 5),
             round(statistics.mean(self.answers), 4),
-            round(statistics.median(self.ttft), 4),
+            round(statistics.median(self.ttft), 6),
         )
 
 
