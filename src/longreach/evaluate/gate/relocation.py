@@ -34,5 +34,5 @@ def relocation_error(engine: PagedEngine, tokens: Sequence[int]) -> float | None
             _, far = Exploration(engine, sequence, len(moved), there.root).expand(path)
         finally:
             sequence.release()
-        worst = max(worst, float(kl_divergence(near.double().cpu().numpy(), far.double().cpu().numpy()).max()))
+        worst = max(worst, float(kl_divergence(near.cpu().numpy(), far.cpu().numpy()).max()))
     return worst
