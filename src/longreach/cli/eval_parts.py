@@ -130,23 +130,30 @@ class Parts:
         if settings.reuse == self.settings.reuse:
             return self.engine
         if settings.reuse not in self._engines:
-            from longreach.engine.gate import begin_reuse
             from longreach.engine.paged import PagedEngine
 
             if not isinstance(self.engine, PagedEngine):
                 raise UnsupportedError(
                     f"{self.engine.model} reuses as it likes: sweep with a model that is loaded here"
                 )
-            made = self.engine.another()
-            begin_reuse(made, settings)
-            self._engines[settings.reuse] = made
+            self._engines[settings.reuse] = self._reusing(self.engine.another(), settings)
         return self._engines[settings.reuse]
 
     @cached_property
     def engine(self) -> Engine:
         from longreach.cli.ask import make_engine
 
-        return make_engine(self.settings)
+        return self._reusing(make_engine(self.settings.model_copy(update={"reuse": "off"})), self.settings)
+
+    def _reusing(self, engine: Engine, settings: Settings) -> Engine:
+        """An engine that reuses as `settings` say, with a store of its own: it forgets everything before each example,
+        and what the user had read ahead shall stay."""
+        from longreach.engine.gate import begin_reuse
+        from longreach.engine.paged import PagedEngine
+
+        if isinstance(engine, PagedEngine):
+            begin_reuse(engine, settings.model_copy(update={"store": settings.cache / "evaluation-kv"}), note)
+        return engine
 
     @cached_property
     def judge(self) -> Judge | None:
