@@ -22,25 +22,22 @@ import hashlib
 import json
 import statistics
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from harness import ROOT as HOME
 from harness import Bar, Options, Result, Row, at_least, at_most, run
 from longreach.answer.rank_spans import RankSpans
 from longreach.context.assemble import assemble_chat
-from longreach.engine import ROOT, Engine, Prompt
+from longreach.engine import Engine, Prompt
 from longreach.engine.paged import PagedEngine
 from longreach.engine.passages import split
 from longreach.engine.stores import CODEC
+from longreach.evaluate.continuations import along, begun
 from longreach.evaluate.metrics.answers import reference_recall
-from longreach.evaluate.metrics.fidelity import kl_divergence
+from longreach.evaluate.metrics.fidelity import agreement_where_sure, kl_divergence
 from longreach.evaluate.statistics import estimate
 from longreach.kv.codec import make
 from longreach.kv.store.entry import Named
@@ -251,12 +248,11 @@ def _measure(
     rest = apart.encode(prompt(case.passages, apart))[len(opened) :]
     for name, peer in others.items():
         found.seconds[name].append(peer(opened, rest))
-    log_p, log_q = (path(engine, prompt(case.passages, engine), wanted) for engine in (exact, apart))
+    log_p, log_q = (along(engine, prompt(case.passages, engine), wanted) for engine in (exact, apart))
     divergence = kl_divergence(log_p, log_q)
-    sure = np.exp(log_p.max(-1)) >= 0.5
     found.kl += divergence.tolist()
     found.first_kl.append(float(divergence[0]))
-    found.sure += (log_p.argmax(-1) == log_q.argmax(-1))[sure].tolist()
+    found.sure += agreement_where_sure(log_p, log_q).tolist()
     found.tokens.append(len(apart.encode(prompt(case.passages, apart))))
     for name, ids in (("full", wanted), ("pages", told)):
         if case.answers:
@@ -265,19 +261,8 @@ def _measure(
 
 def first(engine: PagedEngine, prompt: Prompt, tokens: int) -> tuple[float, list[int]]:
     """Seconds to the first token of the greedy answer, and its tokens."""
-    began = time.perf_counter()
-    stream = engine.stream(prompt, max_tokens=tokens)
-    next(stream)
-    seconds = time.perf_counter() - began
-    return seconds, list(stream.finish().token_ids)
-
-
-def path(engine: PagedEngine, prompt: Prompt, tokens: Sequence[int]) -> np.ndarray:
-    """Log-probabilities `[tokens, vocab]` before each of `tokens`."""
-    found = engine.explore(prompt)
-    nodes = [(ROOT if at == 0 else at - 1, token) for at, token in enumerate(tokens[:-1])]
-    _, rest = found.expand(nodes)
-    return torch.cat([found.root[None], rest]).double().numpy()
+    seconds, answer = begun(engine, prompt, tokens)
+    return seconds, list(answer.token_ids)
 
 
 def _row(name: str, found: Found) -> Row:

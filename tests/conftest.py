@@ -33,7 +33,7 @@ def storyteller(stories: Path) -> PagedEngine:
     from longreach.engine import Engine
     from longreach.engine.paged import PagedEngine
 
-    engine = Engine.load(str(stories), device="cpu", dtype="float32")
+    engine = Engine.load(str(stories), device="cpu", dtype="float32", reuse="off")
     assert isinstance(engine, PagedEngine)
     return engine
 

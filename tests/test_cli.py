@@ -174,6 +174,23 @@ def test_doctor_and_models_say_what_there_is(longreach) -> None:
     assert all(model["present"] for model in json.loads(longreach("models", "list", "--json").stdout))
 
 
+def test_doctor_measures_a_model_and_keeps_its_card(longreach, embedded_cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "embedded").symlink_to(embedded_cache / "embedded")
+    own = {"LONGREACH_CACHE": str(tmp_path), "COLUMNS": "160"}
+    arguments = ("doctor", "embedded", "--prompts", "1", "--way", "adapter")
+    told = json.loads(
+        longreach(*arguments, "--json", LONGREACH_REUSE_KL="9", LONGREACH_REUSE_AGREEMENT="0", **own).stdout
+    )
+    rows = {row["way"]: row for row in told["ways"]}
+    assert list(rows) == ["prefix", "adapter"]
+    assert rows["prefix"]["kl"] < 0.01 < told["bound"]["kl"]
+    assert len(rows["adapter"]["made_of"]) == 16
+    assert Path(told["file"]).is_file()
+    shown = longreach("doctor", "embedded", "--prompts", "1", "--way", "prefix", "--library", "l.library", **own).stdout
+    assert "From now on: prefix." in shown
+    assert "known: adapter" in longreach("doctor", "embedded", "--way", "napkin", code=2, **own).stderr
+
+
 def test_a_pipe_that_closes_is_no_error(longreach, place: Path) -> None:
     command = f"{sys.executable} -m longreach library list | head -n 0"
     done = subprocess.run(

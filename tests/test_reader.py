@@ -134,5 +134,50 @@ def test_an_empty_library_tells_nothing(tmp_path: Path) -> None:
     assert (answer.found, answer.text, list(answer.passages)) == (False, NOT_TOLD, [])
 
 
+class Keeping(Scripted):
+    """One that has read some passages before."""
+
+    keeps_passages = True
+
+    def __init__(self, text: str, kept: str) -> None:
+        super().__init__(text)
+        self.words = kept
+        self.ahead: list[str] = []
+
+    def kept(self, prompt: Prompt) -> list[bool]:
+        return [self.words in text for part in prompt if isinstance(part, Message) for text in part.passages]
+
+    def read_ahead(self, prompt: Prompt) -> int:
+        texts = [text for part in prompt if isinstance(part, Message) for text in part.passages]
+        self.ahead += texts
+        return len(texts)
+
+
+def test_of_passages_that_say_as_much_the_one_that_was_read_before_is_chosen(tmp_path: Path) -> None:
+    with Library.open(tmp_path / "twins.library", create=True, encoder=HashingEncoder(), count=len) as library:
+        for name in ("east", "west", "north", "south"):
+            library.add_text(name, f"The {name} bell rings at noon.\n")
+        library.add_text("other", "Nothing is said about that here at all.\n")
+
+        def read(engine: Engine) -> list[str]:
+            reader = Reader(library, engine, answer="generate", chooser="top_k(k=1)", least_relevance=-1)
+            return [p.chunk.document_id for p in reader.ask("When does the bell ring at noon?").passages]
+
+        plain = read(Scripted("At noon."))
+        for name in ("east", "west", "north", "south"):
+            assert read(Keeping("At noon.", name)) == [name]
+        assert read(Keeping("At noon.", "nowhere")) == plain
+        assert read(Keeping("At noon.", "Nothing")) == plain  # kept, and not level with the others
+
+
+def test_reading_ahead_stays_with_the_documents_asked_for(library: Library) -> None:
+    engine = Keeping("", "")
+    reader = Reader(library, engine, answer="generate")
+    steps = list(reader.read_ahead(under="/manuals"))
+    assert {step.document.id for step in steps} == {"pump"}
+    assert "".join(engine.ahead).strip() == PUMP.strip()
+    assert {step.document.id for step in reader.read_ahead()} == {"pump", "lake"}
+
+
 def test_content_words_are_stems_without_function_words() -> None:
     assert content_words("What are the tightened bolts of it?") == content_words("Tighten a bolt")

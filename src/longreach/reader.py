@@ -10,6 +10,7 @@ from typing import TypeAlias
 from longreach.answer import Draft, Quote, answerers
 from longreach.context.choose import choosers
 from longreach.context.order import orders
+from longreach.context.prefer import prefer_kept
 from longreach.context.relevance import relevant
 from longreach.engine import Engine
 from longreach.errors import InputError, PromptTooLongError
@@ -104,11 +105,11 @@ class Reader:
         budget = self._budget(question)
         return self._events(question, budget, where, under)
 
-    def read_ahead(self) -> Iterator[Ahead]:
-        """Have the model read every chunk of the library that it has not read yet, document by document, so that
-        questions need not wait for it; what was read before is passed over. Yields after each few chunks. Raises
-        UnsupportedError where the engine keeps no passages."""
-        for info in self.library.documents():
+    def read_ahead(self, *, under: Under = None) -> Iterator[Ahead]:
+        """Have the model read every chunk of the library, or of the documents `under` some paths, that it has not read
+        yet, document by document, so that questions need not wait for it; what was read before is passed over. Yields
+        after each few chunks. Raises UnsupportedError where the engine keeps no passages."""
+        for info in self.library.documents(under=under):
             texts = [text for text, _ in self.library.cut(self.library.get(info.id))]
             for at in range(0, len(texts), AT_ONCE):
                 some = texts[at : at + AT_ONCE]
@@ -164,8 +165,15 @@ class Reader:
         return Budget(room, self.engine.count)
 
     def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
-        relevant_hits = relevant(question, hits, self.least_relevance)
-        ordered = self.order.order(self.chooser.choose(question, relevant_hits, budget))
+        def kept(level: Sequence[Hit]) -> list[bool]:
+            told = self.engine.kept(self.answerer.prompt(question, [hit.text for hit in level], self.engine))
+            # Where a prompt's passages cannot be told apart, none is preferred.
+            return told if len(told) == len(level) else [False] * len(level)
+
+        taken = relevant(question, hits, self.least_relevance)
+        if self.engine.keeps_passages:
+            taken = prefer_kept(taken, kept)
+        ordered = self.order.order(self.chooser.choose(question, taken, budget))
         return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
 
     def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:

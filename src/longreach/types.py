@@ -191,14 +191,21 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Of `prompt_tokens`, `reused_tokens` came from a cache and `recomputed_tokens` were computed
-    again on top of it; `kv_bytes` is the KV cache held at the end."""
+    """What an answer cost. Of `prompt_tokens`, `reused_tokens` came from a cache: `loaded_tokens` of them from host
+    memory or disk, the others lay in pages. `recomputed_tokens` were computed again on top of it; `kv_bytes` is the KV
+    cache held at the end."""
 
     prompt_tokens: int = 0
     reused_tokens: int = 0
     recomputed_tokens: int = 0
     generated_tokens: int = 0
     kv_bytes: int = 0
+    loaded_tokens: int = 0
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens of the prompt that were computed for it, for the first time or again."""
+        return self.prompt_tokens - self.reused_tokens + self.recomputed_tokens
 
 
 @dataclass(frozen=True)

@@ -108,6 +108,30 @@ def test_what_was_read_is_there_after_a_restart(keeping: Made) -> None:
     assert done.usage.reused_tokens == sum(len(part.token_ids) for part in prompt(later, [0, 1, 2])[:-1])
 
 
+def test_what_comes_up_from_below_pages_is_told(keeping: Made) -> None:
+    engine = keeping()
+    first = engine.generate([prompt(engine, [0, 1])], max_tokens=2)[0]
+    assert (first.usage.loaded_tokens, first.usage.computed_tokens) == (0, first.usage.prompt_tokens)
+    again = engine.generate([prompt(engine, [0, 1])], max_tokens=2)[0]
+    asked = len(engine.tokenize(ASKED))
+    assert (again.usage.loaded_tokens, again.usage.computed_tokens) == (0, asked)
+    assert engine.passages is not None
+    engine.passages.store.close()
+    later = keeping()
+    found = later.explore(prompt(later, [0, 2]))
+    opening, passage, new, _ = (len(part.token_ids) for part in prompt(later, [0, 2]))
+    assert (found.loaded_tokens, found.reused_tokens) == (opening + passage, opening + passage)
+    assert found.prompt_tokens == opening + passage + new + asked
+
+
+def test_an_engine_knows_which_passages_it_keeps(storyteller: PagedEngine, keeping: Made) -> None:
+    engine = keeping()
+    written(engine, prompt(engine, [1]), 1)
+    assert engine.kept(prompt(engine, [0, 1, 2])) == [False, True, False]
+    assert storyteller.kept(prompt(engine, [0, 1, 2])) == []
+    assert (engine.keeps_passages, storyteller.keeps_passages) == (True, False)
+
+
 def test_reading_ahead_leaves_nothing_to_read(keeping: Made) -> None:
     engine = keeping()
     tokens = sum(len(part.token_ids) for part in prompt(engine, [0, 1, 2]) if part.passage)

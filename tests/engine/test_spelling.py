@@ -11,7 +11,15 @@ from longreach.engine.paged import PagedEngine
 from longreach.engine.spelling import SETTLED, Spelling
 from longreach.model.embedded import ensure
 
-TEXTS = ["Once upon a time", "naïve café — 東京 🏛️🎉", "a  b\n\n\tc", "👩‍👩‍👧 family", "x" * 40, " lead", "\u0000 \u200d"]
+TEXTS = [
+    "Once upon a time",
+    "naïve café — 東京 🏛️🎉",
+    "a  b\n\n\tc",
+    "👩‍👩‍👧 family",
+    "x" * 40,
+    " lead",
+    "\u0000 \u200d",
+]
 
 
 def check(decode: Any, tokens: list[int]) -> None:

@@ -57,6 +57,7 @@ class SpanAnswerer(ABC):
             reused_tokens=exploration.reused_tokens,
             generated_tokens=choice.span.tokens if choice else 0,
             kv_bytes=exploration.kv_bytes,
+            loaded_tokens=exploration.loaded_tokens,
         )
         if choice is None:
             return Draft("", [], usage)

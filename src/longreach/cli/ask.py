@@ -14,7 +14,7 @@ from longreach.cli.common import err, note, open_library, out, parse_under, pars
 from longreach.cli.indexing import add, name_skipped, summary, why_nothing
 from longreach.config import Settings, load_settings
 from longreach.errors import DocumentError, InputError, LibraryError
-from longreach.types import Answer, Citation
+from longreach.types import Answer, Citation, Usage
 
 if TYPE_CHECKING:
     from longreach.engine import Engine
@@ -97,7 +97,9 @@ def as_object(answer: Answer) -> dict[str, Any]:
         "usage": {
             "prompt_tokens": answer.usage.prompt_tokens,
             "reused_tokens": answer.usage.reused_tokens,
+            "loaded_tokens": answer.usage.loaded_tokens,
             "recomputed_tokens": answer.usage.recomputed_tokens,
+            "computed_tokens": answer.usage.computed_tokens,
             "generated_tokens": answer.usage.generated_tokens,
             "kv_bytes": answer.usage.kv_bytes,
         },
@@ -126,6 +128,7 @@ def make_engine(settings: Settings) -> Engine:
         dtype=settings.dtype,
         offline=settings.offline,
         api_key=settings.api_key,
+        reuse=settings.reuse,
         report=note,
     )
 
@@ -165,9 +168,19 @@ def _show(answer: Answer) -> None:
     usage, timing = answer.usage, answer.timing
     note(
         f"\n  {answer.model} · {len(answer.passages)} passages · {usage.prompt_tokens} prompt tokens, "
-        f"{usage.reused_tokens} reused · search {timing.search * 1000:.0f} ms · "
+        f"{_spared(usage)} · search {timing.search * 1000:.0f} ms · "
         f"first token {timing.ttft:.2f} s · total {timing.total:.2f} s"
     )
+
+
+def _spared(usage: Usage) -> str:
+    """How much of a prompt had been read before."""
+    told = f"{usage.reused_tokens} reused"
+    if usage.loaded_tokens:
+        told += f" ({usage.loaded_tokens} loaded)"
+    if usage.recomputed_tokens:
+        told += f", {usage.recomputed_tokens} recomputed"
+    return f"{told}, {usage.computed_tokens} computed"
 
 
 def _highlighted(citation: Citation, answer: str) -> Text:

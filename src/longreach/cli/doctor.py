@@ -1,4 +1,5 @@
-"""`longreach doctor`: what is installed, which models and devices there are, what is slow and why."""
+"""`longreach doctor`: what is installed, which models and devices there are, what is slow and why; `longreach doctor
+MODEL`: what reuse costs a model."""
 
 from __future__ import annotations
 
@@ -7,14 +8,16 @@ import platform
 import time
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.markup import escape
 
 from longreach.cli import options
 from longreach.cli.common import out, print_json
 from longreach.config import Settings, load_settings, settings_files
-from longreach.errors import LongreachError
+from longreach.errors import InputError, LongreachError
 
 PACKAGES = (
     "torch",
@@ -30,9 +33,31 @@ PREFILL_TOKENS = 512
 DECODE_TOKENS = 16
 
 
-def doctor(model: options.Model = None, library: options.Library = None, as_json: options.AsJson = False) -> None:
-    """Say what is installed, which models and devices there are, and what is slow and why."""
-    settings = load_settings(model=model, library=library)
+def doctor(
+    measured: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="Measure what reuse costs this model, and keep its card.")
+    ] = None,
+    model: options.Model = None,
+    library: Annotated[
+        Path | None,
+        typer.Option("--library", "-l", metavar="DIR", help="The library; measuring, ask about its documents."),
+    ] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Measure with so many prompts at most.")] = 32,
+    way: Annotated[
+        list[str] | None, typer.Option(help="Measure this way of reuse, such as adapter; may be repeated.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say what is installed, which models and devices there are, and what is slow and why; of a MODEL, how much of what
+    it has read it can reuse."""
+    settings = load_settings(model=measured or model, library=library)
+    if measured:
+        from longreach.cli.gate import measure_reuse
+
+        measure_reuse(settings, way or [], prompts, own_library=library is not None, as_json=as_json)
+        return
+    if way:
+        raise InputError("name the model to measure: longreach doctor MODEL --way ...")
     report: dict[str, Any] = {
         "versions": _versions(),
         "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},
@@ -123,6 +148,7 @@ def _speed(settings: Settings) -> dict[str, Any]:
     decoding = completion.timing.total - completion.timing.ttft
     return {
         "loading": f"{loaded:.1f} s",
+        "reuse": getattr(engine, "way", "the server's own affair"),
         "prefill": f"{len(prompt) / completion.timing.ttft:,.0f} tokens/s over {len(prompt)} tokens",
         "decode": f"{steps / decoding:,.1f} tokens/s" if decoding > 0 else "one token only",
     }

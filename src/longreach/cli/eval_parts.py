@@ -25,7 +25,9 @@ _SEARCH = ("retriever", "reranker", "k")
 _MODEL = ("policy", "form")
 CHUNK = "chunk"
 """Short for a chunker of sentences with so many tokens."""
-AXES = (*_MODEL, CHUNK, "chunker", *_READER)
+REUSE = "reuse"
+"""How a reader's model reuses the passages that it has read: a way, or as the setting has it."""
+AXES = (*_MODEL, CHUNK, "chunker", REUSE, *_READER)
 """What a sweep can vary."""
 
 
@@ -59,6 +61,7 @@ class Parts:
         self.policy = policy
         self._judge = judge
         self._libraries: dict[Path, Library] = {}
+        self._engines: dict[str, Engine] = {}
 
     def task(self, spec: str) -> Task:
         """The task that `spec` names; lengths are counted as the answering model does."""
@@ -90,7 +93,7 @@ class Parts:
         from longreach.cli.ask import make_reader
 
         columns = {"corpus": corpus, **{name: str(getattr(settings, name)) for name in _READER}}
-        reader = make_reader(library, settings, self.engine)
+        reader = make_reader(library, settings, self._engine_at(settings))
         if isinstance(task, OwnDocuments):
             return StagesRespondent(reader, columns, task.spans)
         return ReaderRespondent(reader, columns)
@@ -102,7 +105,7 @@ class Parts:
 
         usable: tuple[str, ...] = _MODEL
         if isinstance(task, CorpusTask):
-            usable = ("chunker", CHUNK, *(_READER if task.answered else _SEARCH))
+            usable = ("chunker", CHUNK, *((REUSE, *_READER) if task.answered else _SEARCH))
         if wrong := next((name for point in points for name in point if name not in usable), None):
             raise InputError(f"{wrong} changes nothing in this task; a sweep over it can vary {', '.join(usable)}")
         if isinstance(task, CorpusTask):
@@ -122,11 +125,35 @@ class Parts:
         settle(self.engine)
         return SharedPrefill(self.engine, "text" if form == "text" else "chat")
 
+    def _engine_at(self, settings: Settings) -> Engine:
+        """The engine that reuses as `settings` say: over the same weights, where it runs here."""
+        if settings.reuse == self.settings.reuse:
+            return self.engine
+        if settings.reuse not in self._engines:
+            from longreach.engine.paged import PagedEngine
+
+            if not isinstance(self.engine, PagedEngine):
+                raise UnsupportedError(
+                    f"{self.engine.model} reuses as it likes: sweep with a model that is loaded here"
+                )
+            self._engines[settings.reuse] = self._reusing(self.engine.another(), settings)
+        return self._engines[settings.reuse]
+
     @cached_property
     def engine(self) -> Engine:
         from longreach.cli.ask import make_engine
 
-        return make_engine(self.settings)
+        return self._reusing(make_engine(self.settings.model_copy(update={"reuse": "off"})), self.settings)
+
+    def _reusing(self, engine: Engine, settings: Settings) -> Engine:
+        """An engine that reuses as `settings` say, with a store of its own: it forgets everything before each example,
+        and what the user had read ahead shall stay."""
+        from longreach.engine.gate import begin_reuse
+        from longreach.engine.paged import PagedEngine
+
+        if isinstance(engine, PagedEngine):
+            begin_reuse(engine, settings.model_copy(update={"store": settings.cache / "evaluation-kv"}), note)
+        return engine
 
     @cached_property
     def judge(self) -> Judge | None:

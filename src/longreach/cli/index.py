@@ -28,7 +28,7 @@ def index(
     ] = False,
     read_ahead: Annotated[
         bool,
-        typer.Option("--read-ahead", help="Then have --model read every chunk, so that questions wait less."),
+        typer.Option("--read-ahead", help="Then have --model read every chunk of PATH, so that questions wait less."),
     ] = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -42,7 +42,7 @@ def index(
         return
     with open_library(settings, create=True, chunker=chosen) as opened:
         report = add(opened, paths, parse_metadata(metadata))
-        ahead = keep_read(opened, settings) if read_ahead else None
+        ahead = keep_read(opened, settings, paths) if read_ahead else None
         stats = opened.stats()
     done = report.added + report.updated + report.unchanged + report.removed
     if as_json:

@@ -14,35 +14,30 @@ from longreach.errors import InputError
 if TYPE_CHECKING:
     from longreach.evaluate.questions import Made
 
-MAKERS = ("sections", "definitions", "numbers", "names")
-"""Those that need no model."""
 MOST = 100
 
 
 def make_questions(folder: Path, specs: Sequence[str], file: Path, limit: int | None, settings: Settings) -> list[Made]:
     """Write at most `limit` questions about the documents of a library to `file`; nothing is written over."""
     from longreach.evaluate.questions.file import write_questions
-    from longreach.evaluate.questions.sift import Sentences, clear, spread
+    from longreach.evaluate.questions.harvest import RULES, harvest
     from longreach.library import Library
 
     if file.exists():
         raise InputError(f"{file} is there already: name another file with --questions, or remove it")
-    makers = _makers(specs or MAKERS, settings)
-    known, made = Sentences(), []
-    texts: dict[str, str] = {}
+    makers = _makers(specs or RULES, settings)
     with Library.open(folder) as library, err.status("[dim]reading[/]") as status:
-        for number, info in enumerate(library.documents(), start=1):
-            document = library.get(info.id)
-            texts[document.id] = document.text
-            known.add(document)
-            made += [one for maker in makers for one in maker.make(document)]
-            status.update(f"[dim]{number:,} documents, {len(made):,} questions[/]")
-    kept = spread(clear(made, known), limit or MOST)
+
+        def show(read: int, made: int) -> None:
+            status.update(f"[dim]{read:,} documents, {made:,} questions[/]")
+
+        found = harvest(library, makers, limit or MOST, show)
+    kept = found.kept
     if not kept:
         raise InputError(f"no question could be made from {folder}: its texts have no sentence that answers just one")
-    write_questions(file, kept, [texts[one.document][one.start : one.end] for one in kept])
+    write_questions(file, kept, [found.texts[one.document][one.start : one.end] for one in kept])
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in Counter(one.kind for one in kept).items())
-    out.print(f"{len(kept):,} questions ({kinds}) of {len(made):,} made: {shown_path(str(file.absolute()))}")
+    out.print(f"{len(kept):,} questions ({kinds}) of {found.made:,} made: {shown_path(str(file.absolute()))}")
     note(f"look through them: change a line, or set its keep to false; then: longreach eval {folder} {file}")
     return kept
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -22,18 +24,20 @@ class ReadAhead:
     tokens: int
 
 
-def keep_read(library: Library, settings: Settings) -> ReadAhead:
-    """Have the model of `settings` read every chunk of `library`. Safe to interrupt: what was read is kept. Raises
-    UnsupportedError for a model that keeps no passages."""
+def keep_read(library: Library, settings: Settings, paths: Sequence[Path]) -> ReadAhead:
+    """Have the model of `settings` read every chunk of the documents of `library` that come from `paths`. Safe to
+    interrupt: what was read is kept. Raises UnsupportedError for a model that keeps no passages."""
     from longreach.cli.ask import make_engine, make_reader
 
     engine = make_engine(settings)
     reader = make_reader(library, settings, engine)
+    under = [str(path) for path in paths]
+    wanted = sum(info.chunks for info in library.documents(under=under))
     chunks = tokens = 0
     columns = (TextColumn("reading ahead"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("", total=library.stats().chunks or None)
-        for step in reader.read_ahead():
+        task = bar.add_task("", total=wanted or None)
+        for step in reader.read_ahead(under=under):
             chunks += step.chunks
             tokens += step.tokens
             bar.update(task, completed=chunks)

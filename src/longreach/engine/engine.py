@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from longreach.engine.options import takes_options
 from longreach.engine.requests import Completion, Piece, Prompt, Sampling, check_prompts
@@ -105,13 +105,14 @@ class Engine(ABC):
         offline: bool | None = None,
         api_key: str | None = None,
         kv_bytes: int | None = None,
-        reuse: Literal["auto", "off"] | None = None,
+        reuse: str | None = None,
         report: Callable[[str], None] | None = None,
     ) -> Engine:
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
         What is not given comes from the settings. `kv_bytes` is the memory for keys and values, of all requests
-        together and of past ones kept for reuse (None: what suits the machine); `reuse="off"` keeps no passages apart;
+        together and of past ones kept for reuse (None: what suits the machine); `reuse` is "auto", what the model's
+        card finds faithful enough (docs/reuse.md), "off", which keeps no passages apart, or a way such as "adapter";
         `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
         """
         from longreach.config import load_settings
@@ -123,9 +124,8 @@ class Engine(ABC):
             from longreach.engine.remote import RemoteEngine
 
             return RemoteEngine(settings.model, api_key=settings.api_key, cache=settings.cache)
+        from longreach.engine.gate import begin_reuse
         from longreach.engine.paged import PagedEngine
-        from longreach.engine.stores import open_store
-        from longreach.model.adapters import adapter_for
         from longreach.model.device import choose_kv_dtype
         from longreach.model.load import load
 
@@ -142,8 +142,7 @@ class Engine(ABC):
         plain = settings.dtype != "auto" or loaded.device.type != "cpu"
         kept = None if plain else choose_kv_dtype(loaded.dtype)
         engine = PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)
-        if settings.reuse == "auto" and (adapter := adapter_for(loaded.model)) is not None:
-            engine.keep_passages(open_store(loaded, settings, engine.pool.keys.dtype), adapter)
+        begin_reuse(engine, settings, report)
         return engine
 
     @abstractmethod
@@ -154,6 +153,15 @@ class Engine(ABC):
         """Read the passages of a prompt (`Part`, `Message.passages`) that are not kept yet, and keep them for the
         questions to come. Returns how many tokens were read. Raises UnsupportedError where the engine keeps none."""
         raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
+
+    @property
+    def keeps_passages(self) -> bool:
+        """Whether passages are read apart, and kept for other prompts."""
+        return False
+
+    def kept(self, prompt: Prompt) -> list[bool]:
+        """Of each passage of a prompt, whether it was read before and is kept; empty where the engine keeps none."""
+        return []
 
     @abstractmethod
     def count(self, text: str) -> int:

@@ -24,15 +24,19 @@ if TYPE_CHECKING:
 
 class Exploration:
     """A prompt that was read once. `root` [vocab] holds the log-probabilities of the token after it, in float32;
-    `prompt_tokens` is its length, of which `reused_tokens` came from the cache."""
+    `prompt_tokens` is its length, of which `reused_tokens` came from the cache, `loaded_tokens` of them from host
+    memory or disk."""
 
-    def __init__(self, engine: PagedEngine, sequence: KVSequence, reused: int, root: torch.Tensor) -> None:
+    def __init__(
+        self, engine: PagedEngine, sequence: KVSequence, reused: int, root: torch.Tensor, loaded: int = 0
+    ) -> None:
         self._engine = engine
         self.tree = Tree(sequence)
         self._depths: list[int] = []
         self._sees = np.zeros((64, 64), dtype=bool)  # [node, node]: a node sees itself and its ancestors
         self.prompt_tokens = sequence.position
         self.reused_tokens = reused
+        self.loaded_tokens = loaded
         self.root = root
 
     def __len__(self) -> int:

@@ -26,6 +26,7 @@ from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.engine.spelling import Spelling
+from longreach.engine.ways import EXACT
 from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
@@ -51,8 +52,8 @@ class PagedEngine(Engine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
-    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`
-    and `pool` may be looked at.
+    `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`,
+    `pool` and `way`, the way of reuse that was chosen when it was loaded, may be looked at.
     """
 
     def __init__(
@@ -89,9 +90,15 @@ class PagedEngine(Engine):
         )
         self._runner = Runner(self.bridge, self.pool)
         self.passages: Passages | None = None
+        self.way = EXACT
         self._ahead: tuple[list[Job], Flight] | None = None  # a step that has begun and is not settled
         self._lock = RLock()
         self._dropped: deque[Job] = deque()  # their callers went away; anybody may add, the lock's holder takes
+
+    def another(self) -> PagedEngine:
+        """An engine with memory of its own over the same weights, which keeps no passages yet. The two must not run at
+        once: an adapter is laid on the weights while one of them reads with it."""
+        return PagedEngine(self.loaded, products=self.products, kv_dtype=self.pool.keys.dtype)
 
     def count(self, text: str) -> int:
         return len(self.tokenize(text))
@@ -189,7 +196,8 @@ class PagedEngine(Engine):
             raise job.error
         assert job.sequence is not None
         assert job.logits is not None
-        found = Exploration(self, job.sequence, job.reused or 0, torch.log_softmax(job.logits, dim=-1))
+        root = torch.log_softmax(job.logits, dim=-1)
+        found = Exploration(self, job.sequence, job.reused or 0, root, job.loaded)
         weakref.finalize(found, self._dropped.append, job)
         return found
 
@@ -229,7 +237,10 @@ class PagedEngine(Engine):
         """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
         UnsupportedError where the engine keeps none, ModelError where there is no room."""
         if self.passages is None:
-            raise UnsupportedError(f"{self.model} keeps no passages: nothing can be read ahead")
+            raise UnsupportedError(
+                f"{self.model} keeps no passages, so nothing can be read ahead: `longreach doctor {self.model}` tells "
+                "what keeping them costs, and the setting reuse asks for it"
+            )
         opening, passages = split(self.parts(prompt))
         with self._lock, torch.inference_mode():
             try:
@@ -240,6 +251,16 @@ class PagedEngine(Engine):
             if before < QUICK_AFTER_READING <= self._read_ahead:
                 self.quicken()
             return read
+
+    @property
+    def keeps_passages(self) -> bool:
+        return self.passages is not None
+
+    def kept(self, prompt: Prompt) -> list[bool]:
+        if self.passages is None:
+            return []
+        opening, passages = split(self.parts(prompt))
+        return self.passages.kept(opening, passages)
 
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""
@@ -408,6 +429,7 @@ class PagedEngine(Engine):
             reused_tokens=job.reused or 0,
             generated_tokens=len(job.output),
             kv_bytes=job.kv_bytes,
+            loaded_tokens=job.loaded,
         )
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
@@ -434,6 +456,7 @@ class PagedEngine(Engine):
             return
         for job in jobs:
             job.begins, job.unread = [segment.share() for segment in begun.segments], begun.read
+            job.loaded = begun.loaded
             job.leader = None  # what they share, each has already
         begun.release()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -37,10 +37,12 @@ BEHIND = 64
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now."""
+    """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now, and
+    `loaded` came up from host memory or disk."""
 
     segments: list[Segment]
     read: int
+    loaded: int = 0
 
     def release(self) -> None:
         """Let go of it."""
@@ -88,9 +90,11 @@ class Passages:
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
+            keys = [self.key(opening, passage) for passage in passages]
+            wanted = len(opening) + sum(len(key.tokens) for key in set(keys))
+            lay = self._in_pages(tuple(opening), set(keys))
             head, read = self._opening(tuple(opening))
             held += head.share(len(opening))
-            keys = [self.key(opening, passage) for passage in passages]
             read += self._obtain(head, list(dict.fromkeys(keys)), found)
             place = len(opening)
             for key in keys:
@@ -98,10 +102,11 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
+            loaded = max(0, wanted - lay - read)
             if self._repair is not None and question:
                 held = self._repair(held[0], held[1:], question)
                 read += sum(len(segment) for segment in held if not segment.whole)
-            return Begun(held, read)
+            return Begun(held, read, loaded)
         except OutOfPagesError:
             Begun(held, 0).release()
             return None
@@ -120,6 +125,10 @@ class Passages:
             self.store.write_back()
         return sum(len(key.tokens) for key in missing)
 
+    def kept(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> list[bool]:
+        """Of each passage, whether it is kept; a damaged one is not found out here."""
+        return [self.store.where(self.key(opening, passage)) is not None for passage in passages]
+
     def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
         """Of what a passage is once it was read behind `opening`."""
         named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
@@ -136,6 +145,12 @@ class Passages:
         self.store.clear()
         while self._openings:
             self._openings.popitem()[1].release()
+
+    def _in_pages(self, opening: tuple[int, ...], keys: Iterable[Key]) -> int:
+        """How many tokens of a prompt's beginning lie in pages."""
+        held = opening in self._openings or self.store.where(self.store.key(opening)) == "device"
+        there = sum(len(key.tokens) for key in keys if self.store.where(key) == "device")
+        return there + (len(opening) if held else 0)
 
     def _obtain(self, head: KVSequence, keys: Sequence[Key], found: dict[Key, Segment]) -> int:
         """Have passages in pages: those that are there, loaded, or read now, whichever is sooner. Returns how many

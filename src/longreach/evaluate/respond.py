@@ -142,7 +142,7 @@ class ReaderRespondent:
     def columns(self) -> Mapping[str, str]:
         stats = self.reader.library.stats()
         parts = {"chunker": stats.chunker, "encoder": stats.encoder}
-        return {**model_columns(self.reader.engine), **parts, **self.settings}
+        return {**model_columns(self.reader.engine), **reuse_column(self.reader.engine), **parts, **self.settings}
 
     def respond(self, example: Example) -> list[Response]:
         start_afresh(self.reader.engine)
@@ -189,6 +189,13 @@ def model_columns(engine: Engine) -> dict[str, str]:
             "products": engine.products,
         }
     return columns
+
+
+def reuse_column(engine: Engine) -> dict[str, str]:
+    """How the model reuses passages, where it runs here: readers' answers depend on it."""
+    from longreach.engine.paged import PagedEngine
+
+    return {"reuse": engine.way} if isinstance(engine, PagedEngine) else {}
 
 
 def _cost(timing: Timing, usage: Usage) -> Cost:

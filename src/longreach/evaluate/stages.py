@@ -16,7 +16,7 @@ from longreach.evaluate.metrics.answers import ANSWER_METRICS
 from longreach.evaluate.metrics.citations import score_quotes
 from longreach.evaluate.metrics.spans import Range, precision_omega, score_spans
 from longreach.evaluate.questions.file import Asked
-from longreach.evaluate.respond import Response, model_columns, response_of, settle, start_afresh
+from longreach.evaluate.respond import Response, model_columns, response_of, reuse_column, settle, start_afresh
 from longreach.evaluate.tasks import Example
 from longreach.types import Answer, Chunk
 
@@ -43,7 +43,7 @@ class StagesRespondent:
     def columns(self) -> Mapping[str, str]:
         stats = self.reader.library.stats()
         parts = {"chunker": stats.chunker, "encoder": stats.encoder, "stages": "1"}
-        return {**model_columns(self.reader.engine), **parts, **self.settings}
+        return {**model_columns(self.reader.engine), **reuse_column(self.reader.engine), **parts, **self.settings}
 
     def respond(self, example: Example) -> list[Response]:
         asked = self.spans[example.id]

@@ -36,7 +36,7 @@ class Sage:
             raise ValueError("fall must be above 0")
 
     def choose(self, query: str, hits: Sequence[Hit], budget: Budget) -> list[Hit]:
-        return fit(hits[: self.take([hit.score for hit in hits])], budget)
+        return fit(hits[: self.take(sorted((hit.score for hit in hits), reverse=True))], budget)
 
     def take(self, scores: Sequence[float]) -> int:
         """How many of the hits with these scores, best first, are taken."""

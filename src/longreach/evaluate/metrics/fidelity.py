@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from longreach.errors import InputError
+
+SURE = 0.5
+"""The probability of the likeliest token from which a model counts as sure of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,13 @@ def kl_divergence(exact: np.ndarray, approximate: np.ndarray) -> np.ndarray:
     p = np.exp(log_p)
     terms = np.where(p > 0, p * (np.where(p > 0, log_p, 0.0) - log_q), 0.0)
     return np.asarray(np.maximum(terms.sum(-1), 0.0))  # rounding can leave it a little below
+
+
+def agreement_where_sure(exact: np.ndarray, approximate: np.ndarray, sure: float = SURE) -> NDArray[np.bool_]:
+    """For each token of which the exact log-probabilities `[tokens, vocab]` give the likeliest at least `sure`: whether
+    the approximate ones find the same likeliest."""
+    certain = exact.max(-1) >= np.log(sure)
+    return np.asarray((exact.argmax(-1) == approximate.argmax(-1))[certain])
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -1,0 +1,45 @@
+"""Ways of reuse: what an engine does with what it has read before. One way a file, named as its spec names it.
+
+Which of them a model may take is a matter of measuring: `longreach doctor MODEL` tries each and writes down what it
+costs (`longreach.engine.card`). To add a way, add a file; it is tried from then on.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from longreach.registry import Family
+
+if TYPE_CHECKING:
+    from longreach.engine.paged import PagedEngine
+    from longreach.kv.store.store import KVStore
+
+EXACT = "prefix"
+"""The way that changes no number: every model may take it, measured or not."""
+OpenStore: TypeAlias = "Callable[[], KVStore]"
+
+
+class Way(ABC):
+    """One way of reuse. `tried` are the specs that are measured where none are named; empty, the bare name."""
+
+    tried: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def made_of(self, engine: PagedEngine) -> str | None:
+        """A name for what the way takes beside the model, such as an adapter's: what was measured with another does not
+        hold. "" where it takes nothing, None where this model cannot go this way."""
+
+    @abstractmethod
+    def begin(self, engine: PagedEngine, store: OpenStore) -> None:
+        """Let an engine that keeps no passages yet go this way from now on; `store` opens where it may keep them."""
+
+
+ways: Family[Way] = Family("ways", __name__)
+
+
+def tried() -> list[str]:
+    """The specs of all ways that are measured where none are named, the exact one first."""
+    specs = [spec for name in ways.names() for spec in ways.get(name).tried or (name,)]
+    return sorted(specs, key=lambda spec: spec != EXACT)

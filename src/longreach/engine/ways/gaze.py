@@ -1,0 +1,42 @@
+"""`gaze`: passages read apart, and what the question looks at computed again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from longreach.engine.ways import OpenStore, Way, ways
+from longreach.kv.reuse.reuse import check_share
+
+if TYPE_CHECKING:
+    from longreach.engine.paged import PagedEngine
+
+
+@ways.register("gaze")
+@dataclass(frozen=True)
+class Gazed(Way):
+    """Passages are read apart, with the model's adapter where it has one; of each prompt, the `share` of their tokens
+    that the question attends to most is computed again behind what really stands before it (`longreach.kv.reuse.gaze`,
+    `longreach.engine.repair`)."""
+
+    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.1)", "gaze(share=0.2)", "gaze(share=0.3)")
+    share: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_share(self.share)
+
+    def made_of(self, engine: PagedEngine) -> str | None:
+        from longreach.model.adapters import adapter_for
+
+        if not engine.bridge.relocatable:
+            return None
+        adapter = adapter_for(engine.loaded.model)
+        return "" if adapter is None else adapter.name
+
+    def begin(self, engine: PagedEngine, store: OpenStore) -> None:
+        from longreach.kv.reuse import reuses
+        from longreach.model.adapters import adapter_for
+
+        engine.keep_passages(store(), adapter_for(engine.loaded.model))
+        assert engine.passages is not None
+        engine.passages.repair_by(reuses.make(f"gaze(share={self.share})"))
