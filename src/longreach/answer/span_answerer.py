@@ -58,6 +58,7 @@ class SpanAnswerer(ABC):
             generated_tokens=choice.span.tokens if choice else 0,
             kv_bytes=exploration.kv_bytes,
             loaded_tokens=exploration.loaded_tokens,
+            recomputed_tokens=exploration.recomputed_tokens,
         )
         if choice is None:
             return Draft("", [], usage)

@@ -25,10 +25,16 @@ if TYPE_CHECKING:
 class Exploration:
     """A prompt that was read once. `root` [vocab] holds the log-probabilities of the token after it, in float32;
     `prompt_tokens` is its length, of which `reused_tokens` came from the cache, `loaded_tokens` of them from host
-    memory or disk."""
+    memory or disk; `recomputed_tokens` of those were computed again."""
 
     def __init__(
-        self, engine: PagedEngine, sequence: KVSequence, reused: int, root: torch.Tensor, loaded: int = 0
+        self,
+        engine: PagedEngine,
+        sequence: KVSequence,
+        reused: int,
+        root: torch.Tensor,
+        loaded: int = 0,
+        repaired: int = 0,
     ) -> None:
         self._engine = engine
         self.tree = Tree(sequence)
@@ -37,6 +43,7 @@ class Exploration:
         self.prompt_tokens = sequence.position
         self.reused_tokens = reused
         self.loaded_tokens = loaded
+        self.recomputed_tokens = repaired
         self.root = root
 
     def __len__(self) -> int:

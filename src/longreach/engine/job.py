@@ -30,7 +30,7 @@ class Job:
     sample of the same prompt, whose pages are shared once it has read it; `sample` is its number. A job that `looks`
     reads its prompt, keeps its pages and has the `logits` after it. `compacted` is the length of the output when its
     KV was last made smaller, -1 before. `begins` hold the beginning of the prompt, with passages that were read apart;
-    `unread` of its tokens were not at hand before, `loaded` were, but in no pages.
+    `unread` of its tokens were not at hand before, `loaded` were, but in no pages; `repaired` were computed again.
     """
 
     prompt: list[int]
@@ -62,6 +62,7 @@ class Job:
     begins: list[Segment] = field(default_factory=list)
     unread: int = 0
     loaded: int = 0
+    repaired: int = 0
     logits: torch.Tensor | None = None
     spelling: Spelling | None = None
 
@@ -141,7 +142,7 @@ class Job:
         """Let go of passages that were read apart: all of the prompt is read anew."""
         for segment in self.begins:
             segment.release()
-        self.begins, self.unread, self.loaded = [], 0, 0
+        self.begins, self.unread, self.loaded, self.repaired = [], 0, 0, 0
 
     def release(self) -> None:
         """Let go of all KV."""

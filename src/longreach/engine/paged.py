@@ -197,7 +197,7 @@ class PagedEngine(Engine):
         assert job.sequence is not None
         assert job.logits is not None
         root = torch.log_softmax(job.logits, dim=-1)
-        found = Exploration(self, job.sequence, job.reused or 0, root, job.loaded)
+        found = Exploration(self, job.sequence, job.reused or 0, root, job.loaded, job.repaired)
         weakref.finalize(found, self._dropped.append, job)
         return found
 
@@ -430,6 +430,7 @@ class PagedEngine(Engine):
             generated_tokens=len(job.output),
             kv_bytes=job.kv_bytes,
             loaded_tokens=job.loaded,
+            recomputed_tokens=job.repaired,
         )
         assert job.reason is not None
         return Completion(job.visible.text, tuple(job.output), job.reason, timing, usage, tuple(job.logprobs))
@@ -456,7 +457,7 @@ class PagedEngine(Engine):
             return
         for job in jobs:
             job.begins, job.unread = [segment.share() for segment in begun.segments], begun.read
-            job.loaded = begun.loaded
+            job.loaded, job.repaired = begun.loaded, begun.repaired
             job.leader = None  # what they share, each has already
         begun.release()
 

@@ -38,11 +38,12 @@ BEHIND = 64
 @dataclass(frozen=True, slots=True)
 class Begun:
     """The beginning of a prompt in pages, held for whoever uses it; `read` of its tokens had to be computed now, and
-    `loaded` came up from host memory or disk."""
+    `loaded` came up from host memory or disk; `repaired` were computed again."""
 
     segments: list[Segment]
     read: int
     loaded: int = 0
+    repaired: int = 0
 
     def release(self) -> None:
         """Let go of it."""
@@ -102,11 +103,10 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
-            loaded = max(0, wanted - lay - read)
             if self._repair is not None and question:
                 held = self._repair(held[0], held[1:], question)
-                read += sum(len(segment) for segment in held if not segment.whole)
-            return Begun(held, read, loaded)
+            repaired = sum(len(segment) for segment in held if not segment.whole)
+            return Begun(held, read, max(0, wanted - lay - read), repaired)
         except OutOfPagesError:
             Begun(held, 0).release()
             return None
