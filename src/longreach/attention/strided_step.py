@@ -11,6 +11,7 @@ from collections.abc import Sequence as Many
 import torch
 
 from longreach.attention.attend import Scores
+from longreach.attention.gathered import Gathered
 from longreach.attention.merge import Part, merge
 from longreach.attention.rotation import Rotation
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
@@ -35,6 +36,7 @@ class StridedStep(Step):
         super().__init__(pool, rotations, rows)
         self._shared: SharedBeginnings | None = shared_beginnings(rows)
         self._rest: dict[int, tuple[int, int]] = {}
+        self._together: dict[tuple[int, bool], Gathered | None] = {}
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         if self._shared is None or not self._shared.within(scores.window):
@@ -97,6 +99,9 @@ class StridedStep(Step):
     def _row(self, layer: int, row: Row, query: torch.Tensor, fresh: Part | None, scores: Scores) -> Part:
         """Attention to all runs of the sequence, and what the tokens see of each other (`fresh`)."""
         heads = row.sequence.heads
+        gathered = self._gathered(layer, row, query, fresh, scores)
+        if gathered is not None:
+            return gathered
         parts: list[list[Part]] = [[] for _ in range(heads)]  # by their first head
         together = True
         at, skipped = self._rest.get(row.first, (0, 0))
@@ -115,6 +120,24 @@ class StridedStep(Step):
             whole = [*parts[0], fresh] if fresh else parts[0]
             return merge(whole) if whole else _nothing(query)
         return _by_head(parts, fresh, query, heads)
+
+    def _gathered(self, layer: int, row: Row, query: torch.Tensor, fresh: Part | None, scores: Scores) -> Part | None:
+        """As `_row`, by what is gathered; None where it cannot be."""
+        known = id(row.sequence), fresh is not None
+        if known not in self._together:
+            self._together[known] = Gathered.of(row, before=fresh is not None)
+        gathered = self._together[known]
+        brought = gathered.bring(layer, self.rotations[layer]) if gathered is not None else None
+        if gathered is None or brought is None:
+            return None
+        keys, values = brought
+        (tokens, rows), heads = query.shape[:2], len(keys)
+        group, mask = rows // heads, gathered.mask(scores.window)
+        own = query.float().view(tokens, heads, group, -1).transpose(0, 1).flatten(1, 2)
+        output, lse = _products(own, keys, values, scores, None if mask is None else mask.repeat_interleave(group, 0))
+        output = output.view(heads, tokens, group, -1).transpose(0, 1).reshape(tokens, rows, -1).to(query.dtype)
+        part = output, lse.view(heads, tokens, group).transpose(0, 1).reshape(tokens, rows)
+        return merge([part, fresh]) if fresh else part
 
 
 def write_positions(pool: PagePool, row: Row) -> None:
