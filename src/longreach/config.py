@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     store: Path | None = None
     store_gb: float = Field(default=8.0, ge=0)
     reuse: Literal["auto", "off"] = "auto"
+    serve_folder: Path = Path(platformdirs.user_data_dir("longreach", appauthor=False)) / "serve"
     data: Path | None = None
     model: str = "embedded"
     encoder: str = "embedded"

@@ -65,16 +65,16 @@ class Passages:
         self._step_tokens = step_tokens
         self._room = room
         self._meanwhile = meanwhile
-        self._openings: OrderedDict[tuple[int, ...], KVSequence] = OrderedDict()
+        self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
 
-    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> Begun | None:
-        """`opening` and `passages` as a prompt has them; None where there is no room for them apart."""
+    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]], tenant: str = "") -> Begun | None:
+        """`opening` and `passages` as a prompt of `tenant` has them; None where there is no room for them apart."""
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
-            head, read = self._opening(tuple(opening))
+            head, read = self._opening(tuple(opening), tenant)
             held += head.share(len(opening))
-            keys = [self.key(opening, passage) for passage in passages]
+            keys = [self.key(opening, passage, tenant) for passage in passages]
             missing = [key for key in dict.fromkeys(keys) if not self._known(key, found)]
             found.update(self._read(head, missing))
             read += sum(len(key.tokens) for key in missing)
@@ -92,20 +92,21 @@ class Passages:
             for segment in found.values():
                 segment.release()
 
-    def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> int:
-        """Have `passages` in the store, and say how many tokens had to be read for that. Raises OutOfPagesError."""
-        keys = dict.fromkeys(self.key(opening, passage) for passage in passages)
+    def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]], tenant: str = "") -> int:
+        """Have `passages` in the store for `tenant`, and say how many tokens had to be read for that. Raises
+        OutOfPagesError."""
+        keys = dict.fromkeys(self.key(opening, passage, tenant) for passage in passages)
         missing = [key for key in keys if self.store.where(key) is None]
         if missing:
-            head, _ = self._opening(tuple(opening))
+            head, _ = self._opening(tuple(opening), tenant)
             for _, segment in self._read(head, missing):
                 segment.release()
         return sum(len(key.tokens) for key in missing)
 
-    def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
-        """Of what a passage is once it was read behind `opening`."""
+    def key(self, opening: Sequence[int], passage: Sequence[int], tenant: str = "") -> Key:
+        """Of what a passage is once `tenant` has read it behind `opening`."""
         named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
-        return self.store.key(passage, f"{named}+{self._read_with}")
+        return self.store.key(passage, f"{named}+{self._read_with}{_of(tenant)}")
 
     def evict(self, pages: int) -> bool:
         """Let go of passages and openings that no request uses until `pages` are free; False where that cannot be."""
@@ -129,12 +130,13 @@ class Passages:
             found[key] = segment
         return segment is not None
 
-    def _opening(self, tokens: tuple[int, ...]) -> tuple[KVSequence, int]:
+    def _opening(self, tokens: tuple[int, ...], tenant: str) -> tuple[KVSequence, int]:
         """What opens prompts, and how many tokens of it were read now."""
-        if tokens in self._openings:
-            self._openings.move_to_end(tokens)
-            return self._openings[tokens], 0
-        sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens), 0
+        known = tenant, tokens
+        if known in self._openings:
+            self._openings.move_to_end(known)
+            return self._openings[known], 0
+        sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens, _of(tenant)), 0
         found: dict[Key, Segment] = {}
         try:
             if self._known(key, found):
@@ -149,7 +151,7 @@ class Passages:
         except BaseException:
             sequence.release()
             raise
-        self._openings[tokens] = sequence
+        self._openings[known] = sequence
         if len(self._openings) > OPENINGS:
             self._openings.popitem(last=False)[1].release()
         return sequence, read
@@ -193,6 +195,11 @@ class Passages:
         pages = self._streams[0] * self._streams[1] * -(-tokens // self._pool.page_size)
         if not self._room(pages):
             raise OutOfPagesError(f"{pages} pages are needed and {self._pool.free} are free")
+
+
+def _of(tenant: str) -> str:
+    """What tells the passages of a tenant from those of others."""
+    return tenant and f"@{hashlib.blake2b(tenant.encode(), digest_size=12).hexdigest()}"
 
 
 def split(parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, ...]]]:

@@ -123,7 +123,7 @@ class Scheduler:
         sequence = Sequence(self.pool, self.layers, self.heads)
         shared = [segment.share() for segment in job.begins]
         if self.prefix is not None and not job.begins:
-            shared = self.prefix.find(job.tokens[: -job.unshared])
+            shared = self.prefix.find(job.tokens[: -job.unshared], job.tenant)
         for segment in shared:
             sequence.add(segment)
         missing = len(job.tokens) - sequence.position
