@@ -122,7 +122,8 @@ def running(
     while not server.started:
         assert thread.is_alive(), log.getvalue()
         time.sleep(0.005)
-    found = Running(service, server, server.address, log, thread)
+    url = server.address if server.servers[0].sockets else ""  # it may have ended already
+    found = Running(service, server, url, log, thread)
     try:
         while service.state == "starting" and isinstance(engine, Engine):
             time.sleep(0.005)

@@ -138,9 +138,8 @@ def test_a_prompt_budget_bounds_what_is_read(client: httpx.Client, shared: Runni
     def ask(**budget: int) -> httpx.Response:
         return client.post("/v1/libraries/manuals/ask", json={"question": "Torque?", "budget": budget})
 
-    free, bound = ask().json(), ask(max_prompt_tokens=230).json()
-    assert bound["usage"]["prompt_tokens"] <= 230
-    assert bound["usage"]["prompt_tokens"] < free["usage"]["prompt_tokens"]
+    most = ask().json()["usage"]["prompt_tokens"] - 20
+    assert ask(max_prompt_tokens=most).json()["usage"]["prompt_tokens"] <= most
     assert ask(max_prompt_tokens=5).status_code == 400
     assert ask(max_kv_bytes=5).json()["error"]["code"] == "over_budget"
 

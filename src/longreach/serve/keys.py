@@ -82,6 +82,7 @@ class KeyStore:
         # A tenant's name cannot be that of a key by itself: "key:" is not made of what names are made of.
         key = Key(identity, name, tenant or f"key:{identity}", tuple(libraries), write, per_minute, time.time())
         with self._opened(create=True) as connection:
+            assert connection is not None
             if connection.execute("SELECT 1 FROM keys WHERE name = ? AND revoked IS NULL", (name,)).fetchone():
                 raise InputError(f"there is a key called {name!r} already: revoke it first, or take another name")
             row = (key.id, name, _hash(secret), key.tenant, json.dumps(list(libraries)), write, per_minute, key.created)
@@ -102,7 +103,7 @@ class KeyStore:
                 [] if connection is None else connection.execute("SELECT * FROM keys WHERE revoked IS NULL").fetchall()
             )
             key = next((key for key in map(_key, rows) if name in (key.id, key.name)), None)
-            if key is None:
+            if connection is None or key is None:
                 raise InputError(f"no key in use is called {name!r}: `longreach keys list` shows them")
             connection.execute("UPDATE keys SET revoked = ? WHERE id = ?", (time.time(), key.id))
         return key
@@ -126,9 +127,9 @@ class KeyStore:
             return connection is not None and connection.execute("SELECT 1 FROM keys").fetchone() is not None
 
     @contextmanager
-    def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    def _opened(self, *, create: bool = False) -> Iterator[sqlite3.Connection | None]:
         if not create and not self._file.exists():
-            yield None  # type: ignore[misc]
+            yield None
             return
         try:
             if create and not self._file.exists():

@@ -29,7 +29,7 @@ class Metrics:
         self.ttft = Histogram("longreach_ttft_seconds", "From a request to its first token", buckets=SECONDS, **make)
         self.tpot = Histogram("longreach_tpot_seconds", "Between two tokens", buckets=TOKEN_SECONDS, **make)
         self.tokens = Counter("longreach_tokens", "Tokens: of prompts, of them reused, generated", ["kind"], **make)
-        self.registry.register(self)  # type: ignore[arg-type]
+        self.registry.register(self)
 
     def answered(self, timing: Timing, usage: Usage, *, reuse: bool = True) -> None:
         """An answer was given; without `reuse` its prompt was counted already."""

@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """As a signal does, from any thread."""
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drain)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from longreach.config import Settings
 from longreach.engine import Engine, Sampling
-from longreach.errors import LongreachError
+from longreach.errors import LongreachError, PromptTooLongError
 from longreach.library import Library
 from longreach.library.embed import Embedder
 from longreach.reader import Reader
@@ -154,9 +155,9 @@ class Service:
         if hasattr(engine, "quicken"):
             runs.call(engine.quicken).result()
             errand = Errand("warm-up", self.options.request_seconds)
-            sampling = Sampling(max_tokens=8)
-            done = ErrandEngine(engine, runs, errand).start(WARM_UP, sampling).finish()
-            self.pace.learn(done.usage.prompt_tokens, done.timing.ttft)
+            with contextlib.suppress(PromptTooLongError):
+                done = ErrandEngine(engine, runs, errand).start(WARM_UP, Sampling(max_tokens=8)).finish()
+                self.pace.learn(done.usage.prompt_tokens, done.timing.ttft)
         self._engine, self._runs = engine, runs
 
     def _gauges(self) -> Iterator[tuple[str, str, str, dict[str, float]]]:

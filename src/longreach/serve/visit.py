@@ -50,13 +50,14 @@ class EventStream(StreamingResponse):
     """Server-sent events. However it ends, `ended` is called."""
 
     media_type = "text/event-stream"
-    ended: Callable[[], None] = staticmethod(lambda: None)
+    ended: Callable[[], None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self.ended()
+            if self.ended is not None:
+                self.ended()
 
 
 async def visited(
@@ -73,7 +74,7 @@ async def visited(
         visit.close()
         raise
     if isinstance(result, EventStream):
-        result.ended = visit.close  # type: ignore[method-assign]
+        result.ended = visit.close
     else:
         visit.close()
     return result
