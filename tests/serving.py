@@ -20,6 +20,7 @@ from hashed import HashingEncoder, open_hashed
 from longreach.config import Settings
 from longreach.engine import Completion, Engine, Message, Piece, Prompt, Sampling, Stream
 from longreach.engine.paged import PagedEngine
+from longreach.errors import UnsupportedError
 from longreach.serve.logs import make_log
 from longreach.serve.options import ServeOptions
 from longreach.serve.server import Server
@@ -62,13 +63,13 @@ class Scripted(Engine):
         return len(text.split())
 
     def tokenize(self, text: str) -> list[int]:
-        raise NotImplementedError
+        raise UnsupportedError("it has no tokens")
 
     def encode(self, prompt: Prompt) -> list[int]:
-        raise NotImplementedError
+        raise UnsupportedError("it has no tokens")
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        raise NotImplementedError
+        raise UnsupportedError("it has no tokens")
 
 
 @dataclass

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from longreach import __version__
 from longreach.errors import LongreachError
@@ -58,7 +59,7 @@ def create_app(service: Service, started: Callable[[], Awaitable[None]] | None =
 
 async def _told(request: Request, error: Exception) -> Response:
     refusal = refusal_for(error)
-    if refusal.status >= 500 and not isinstance(error, Refusal):
+    if refusal.status in (500, 502, 507) and not isinstance(error, Refusal):
         request.app.state.service.log.error("a request failed", exc_info=error)
     return _answer(refusal)
 
@@ -83,7 +84,15 @@ async def _http(request: Request, error: Exception) -> Response:
     refusal = Refusal(error.status_code, str(error.detail), code=codes.get(error.status_code, "invalid_request"))
     response = _answer(refusal)
     response.headers.update(error.headers or {})
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(_allowed(request))
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that an address takes: each is a route of its own, of which the framework names one."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
 
 def _answer(refusal: Refusal) -> JSONResponse:

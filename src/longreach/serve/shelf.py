@@ -39,7 +39,7 @@ class Shelf:
         with self._lock:
             if name not in self._open:
                 path = self._mounted.get(name) or self._path(name)
-                if not path.is_dir():
+                if path is None or not path.is_dir():
                     raise not_found(f"library {name!r}")
                 self._open[name] = self._opened(path, False)
             return self._open[name]
@@ -58,6 +58,8 @@ class Shelf:
     def create(self, name: str) -> Library:
         """A new library. Raises Refusal, 400 or 409, for a name that cannot be or is taken."""
         path = self._path(name)
+        if path is None:
+            raise bad(f"{name!r} is no name for a library: take small letters, digits, _ and -", "name")
         with self._lock:
             if name in self._mounted or path.exists():
                 raise Refusal(409, f"there is a library {name!r} already", code="exists")
@@ -69,6 +71,7 @@ class Shelf:
         """Take a library from the disk. Raises Refusal, 403 or 404."""
         self.writable(name)
         path = self._path(name)
+        assert path is not None, "it is there"
         gone = self._folder / f".gone-{os.urandom(8).hex()}"
         with self._lock:
             library = self._open.pop(name, None)
@@ -89,7 +92,6 @@ class Shelf:
                 library.close()
             self._open.clear()
 
-    def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
-            raise bad(f"{name!r} is no name for a library: take small letters, digits, _ and -", "library")
-        return self._folder / f"{name}{_SUFFIX}"
+    def _path(self, name: str) -> Path | None:
+        """Where a library of this name lies, or would; None for what no library is called."""
+        return self._folder / f"{name}{_SUFFIX}" if _NAME.fullmatch(name) else None

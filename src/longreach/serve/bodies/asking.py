@@ -16,7 +16,7 @@ Filter: TypeAlias = dict[str, Any]
 
 class SearchRequest(Body):
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"query": "torque limit", "k": 5, "where": {"year": 2025}}]}
+        json_schema_extra={"examples": [{"query": "torque limit", "k": 5, "where": {"year": 2025}}]}
     )
 
     query: str = Field(min_length=1, max_length=20_000)
@@ -30,7 +30,6 @@ class AskRequest(Body):
     `answer` (checked, with citations and timings), or `error`."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"question": "What is the torque limit?", "budget": {"ttft_ms": 2000}}]},
     )
 
@@ -47,7 +46,6 @@ class RerankRequest(Body):
     """Orders `documents` by how well they answer `query`."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"query": "torque", "documents": ["The torque is 25 Nm.", "A lake."]}]},
     )
 

@@ -44,7 +44,6 @@ class ChatRequest(Generation):
     has `citations`. A client that cannot say so asks for the model "NAME@LIBRARY"."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [
                 {"model": "embedded", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16},

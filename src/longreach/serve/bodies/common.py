@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longreach.engine import Sampling
 from longreach.errors import InputError
@@ -15,9 +15,20 @@ Texts: TypeAlias = str | list[str]
 
 
 class Body(BaseModel):
-    """A request: what it does not know is an error, and not passed over."""
+    """A request: what it does not know is an error, and not passed over; a number is no text, and no truth value."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, given: Any) -> Any:
+        """In JSON, 23.0 is a whole number too."""
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in given.items()
+        }
 
 
 class Budget(Body):

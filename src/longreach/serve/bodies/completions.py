@@ -15,7 +15,6 @@ class CompletionRequest(Generation):
     """`prompt` is a text or token ids, or several of either."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"model": "embedded", "prompt": "Once upon a time", "max_tokens": 16}]},
     )
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from longreach.serve.bodies.common import Body
 
+Text = Annotated[str, Field(min_length=1)]
+
 
 class EmbeddingsRequest(Body):
     """`input` is one text or several; token ids are not taken, since encoders have tokens of their own."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"model": "embedded", "input": ["a text", "another"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "embedded", "input": ["a text", "another"]}]})
 
     model: str = Field(max_length=1000)
-    input: str | list[str] | list[int] | list[list[int]]
+    input: Text | Annotated[list[Text], Field(min_length=1)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(default=None, ge=1)
     user: str | None = None
@@ -92,3 +92,11 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 """For the OpenAPI document."""
+EVENT = {"type": "object", "required": ["data"], "properties": {name: {"type": "string"} for name in ("event", "data")}}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer, or server-sent events.",
+        "content": {"text/event-stream": {"schema": EVENT}},
+    }
+}
+"""Of routes that may stream, for the same."""

@@ -11,7 +11,7 @@ from longreach.serve.journal import Status
 
 
 class LibraryRequest(Body):
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "manuals"}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "manuals"}]})
 
     name: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*$")
 
@@ -37,7 +37,6 @@ class Libraries(BaseModel):
 
 class TextRequest(Body):
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"text": "The torque limit is 25 Nm.", "metadata": {"y": 2025}}]},
     )
 

@@ -25,7 +25,7 @@ from longreach.serve.bodies.asking import (
     SearchRequest,
 )
 from longreach.serve.bodies.common import Budget
-from longreach.serve.bodies.embeddings import ERRORS
+from longreach.serve.bodies.embeddings import ERRORS, STREAMED
 from longreach.serve.routes.common import Here
 from longreach.serve.visit import EventStream, Visit, event, visited, with_errors
 from longreach.types import Answer, Chunk, DocumentInfo, Hit
@@ -55,7 +55,7 @@ async def search(library: str, body: SearchRequest, service: Here, key: Caller, 
     return await visited(service, request, key, Budget(), work)
 
 
-@router.post("/libraries/{library}/ask", response_model=AnswerBody)
+@router.post("/libraries/{library}/ask", response_model=AnswerBody, responses=STREAMED)
 async def ask(library: str, body: AskRequest, service: Here, key: Caller, request: Request) -> Any:
     """An answer from a library with its citations, as a whole or as server-sent events."""
     may_read(key, library)

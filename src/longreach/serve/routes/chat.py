@@ -13,7 +13,7 @@ from longreach.serve.access import Caller
 from longreach.serve.answering import Answering
 from longreach.serve.asking import Question, asked, citations
 from longreach.serve.bodies.chat import ChatChoice, ChatChunk, ChatCompletion, ChatRequest, ChunkChoice, Delta, Reply
-from longreach.serve.bodies.embeddings import ERRORS
+from longreach.serve.bodies.embeddings import ERRORS, STREAMED
 from longreach.serve.preparing import prepared
 from longreach.serve.refusals import bad
 from longreach.serve.routes.common import Here, Named, library_asked, spent, usage_body
@@ -27,7 +27,7 @@ USUAL_TOKENS = 512
 Reason = Literal["stop", "length"]
 
 
-@router.post("/chat/completions", response_model=ChatCompletion, response_model_exclude_none=True)
+@router.post("/chat/completions", response_model=ChatCompletion, response_model_exclude_none=True, responses=STREAMED)
 async def chat(body: ChatRequest, service: Here, key: Caller, request: Request) -> Any:
     """The next turn of a conversation, as a whole or as server-sent events; with a library, answered from it."""
 

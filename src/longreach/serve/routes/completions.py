@@ -12,7 +12,7 @@ from longreach.errors import UnsupportedError
 from longreach.serve.access import Caller
 from longreach.serve.answering import Answering
 from longreach.serve.bodies.completions import CompletionRequest, TextChoice, TextCompletion
-from longreach.serve.bodies.embeddings import ERRORS
+from longreach.serve.bodies.embeddings import ERRORS, STREAMED
 from longreach.serve.preparing import prepared
 from longreach.serve.refusals import bad
 from longreach.serve.routes.common import Here, Named, library_asked, spent
@@ -24,7 +24,7 @@ USUAL_TOKENS = 16
 """As the protocol has it."""
 
 
-@router.post("/completions", response_model=TextCompletion, response_model_exclude_none=True)
+@router.post("/completions", response_model=TextCompletion, response_model_exclude_none=True, responses=STREAMED)
 async def complete(body: CompletionRequest, service: Here, key: Caller, request: Request) -> Any:
     """How a text goes on, or each of several."""
 

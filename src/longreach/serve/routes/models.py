@@ -48,9 +48,7 @@ async def model(model: str, service: Here, key: Caller) -> Model:
 @router.post("/embeddings")
 async def embeddings(body: EmbeddingsRequest, service: Here, key: Caller, request: Request) -> Embeddings:
     """A vector of unit norm for each text."""
-    texts = [body.input] if isinstance(body.input, str) else list(body.input)
-    if not texts or any(not isinstance(text, str) or not text for text in texts):
-        raise bad("input must be a text or several, none of them empty; token ids are not taken", "input")
+    texts = [body.input] if isinstance(body.input, str) else body.input
     if len(texts) > service.options.embeddings:
         raise bad(f"{len(texts)} texts are more than this server takes at once: {service.options.embeddings}", "input")
     name = service.settings.encoder
@@ -59,8 +57,7 @@ async def embeddings(body: EmbeddingsRequest, service: Here, key: Caller, reques
 
     async def work(_: Visit) -> Embeddings:
         def embed() -> tuple[Any, int]:
-            strings = [text for text in texts if isinstance(text, str)]
-            return service.encoder.embed_documents(strings), sum(map(service.engine.count, strings))
+            return service.encoder.embed_documents(texts), sum(map(service.engine.count, texts))
 
         vectors, tokens = await service.search_in(embed)
         if body.dimensions not in (None, vectors.shape[1]):
