@@ -62,7 +62,8 @@ async def asked(visit: Visit, question: Question) -> AsyncGenerator[Event, None]
                 return
             first = first or not isinstance(told, Found)
             if isinstance(told, Answer):
-                service.answered(told.timing, told.usage, began=told.timing.search)
+                service.learn(told.timing, told.usage, began=told.timing.search)
+                service.metrics.tokens.labels("generated").inc(told.usage.generated_tokens)
                 visit.note(told.usage)
             yield told
 

@@ -31,14 +31,16 @@ class Metrics:
         self.tokens = Counter("longreach_tokens", "Tokens: of prompts, of them reused, generated", ["kind"], **make)
         self.registry.register(self)
 
-    def answered(self, timing: Timing, usage: Usage, *, reuse: bool = True) -> None:
-        """An answer was given; without `reuse` its prompt was counted already."""
-        if reuse:
-            self.tokens.labels("prompt").inc(usage.prompt_tokens)
-            self.tokens.labels("reused").inc(usage.reused_tokens)
-        self.tokens.labels("generated").inc(usage.generated_tokens)
+    def read(self, timing: Timing, usage: Usage) -> None:
+        """A prompt was read, and an answer begun."""
+        self.tokens.labels("prompt").inc(usage.prompt_tokens)
+        self.tokens.labels("reused").inc(usage.reused_tokens)
         if timing.ttft > 0:
             self.ttft.observe(timing.ttft)
+
+    def wrote(self, timing: Timing, usage: Usage) -> None:
+        """An answer was written token by token."""
+        self.tokens.labels("generated").inc(usage.generated_tokens)
         if usage.generated_tokens > 1 and timing.total > timing.ttft > 0:
             self.tpot.observe((timing.total - timing.ttft) / (usage.generated_tokens - 1))
 

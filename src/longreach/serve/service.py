@@ -144,9 +144,9 @@ class Service:
         options |= {name: value for name, value in chosen.items() if value is not None}
         return Reader(library, ErrandEngine(self.engine, self.runs, errand), **options)
 
-    def answered(self, timing: Timing, usage: Usage, *, began: float = 0.0) -> None:
+    def learn(self, timing: Timing, usage: Usage, *, began: float = 0.0) -> None:
         """Learn from an answer; `began` seconds of its time to the first token were not the engine's."""
-        self.metrics.answered(timing, usage)
+        self.metrics.read(timing, usage)
         self.pace.learn(usage.prompt_tokens - usage.reused_tokens, timing.ttft - began)
 
     def _load(self) -> None:

@@ -65,9 +65,9 @@ def spent(visit: Visit, completions: Sequence[Completion]) -> Usage:
     for completion in completions:
         told = completion.usage
         written = sum(sample.usage.generated_tokens for sample in completion.samples)
-        visit.service.answered(completion.timing, told)
-        for other in completion.others:
-            visit.service.metrics.answered(other.timing, other.usage, reuse=False)
+        visit.service.learn(completion.timing, told)
+        for sample in completion.samples:
+            visit.service.metrics.wrote(sample.timing, sample.usage)
         visit.note(Spent(told.prompt_tokens, told.reused_tokens, 0, written))
         prompt, reused, generated = prompt + told.prompt_tokens, reused + told.reused_tokens, generated + written
         kv_bytes += sum(sample.usage.kv_bytes for sample in completion.samples)
