@@ -130,6 +130,13 @@ def test_without_keys_no_web_page_gets_in_through_a_browser(shared: Running, hea
     assert shared.http().get("/v1/models", headers=headers).status_code == 403
 
 
+def test_without_keys_a_form_of_a_web_page_is_no_request(shared: Running) -> None:
+    body = '{"model": "tiny", "prompt": "Once", "max_tokens": 1}'
+    for kind, status in (("text/plain", 400), ("application/json", 200)):
+        told = shared.http().post("/v1/completions", content=body, headers={"Content-Type": kind})
+        assert told.status_code == status
+
+
 def test_a_server_that_others_can_reach_asks_for_keys_even_if_there_are_none(tmp_path: Path) -> None:
     assert not ServeOptions(folder=tmp_path, host="0.0.0.0").loopback
     assert ServeOptions(folder=tmp_path, host="::1").loopback

@@ -199,6 +199,36 @@ def test_connections_that_send_nothing_or_too_slowly_are_closed(serving: Serving
             one.close()
 
 
+@pytest.mark.thorough
+def test_hundreds_of_connections_that_never_send_keep_nobody_out(serving: Serving) -> None:
+    with serving(Scripted(), {"model": "scripted"}, header_seconds=1.0) as server:
+        host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
+        silent = [socket.create_connection((host, port), timeout=60) for _ in range(450)]
+        assert chat(server).choices[0].message.content
+        assert all(one.recv(10) == b"" for one in silent)
+        silent += [socket.create_connection((host, port), timeout=60) for _ in range(450)]
+        assert chat(server).choices[0].message.content
+        for one in silent:
+            one.close()
+
+
+def test_who_reads_slowly_holds_no_pages(serving: Serving, tiny: Made) -> None:
+    engine = tiny(reuse=False)
+    with serving(engine) as server:
+        content = b'{"model": "tiny", "prompt": "Once", "max_tokens": 400, "ignore_eos": true, "stream": true, "n": 4}'
+        url = httpx.URL(server.url)
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((url.host, url.port))
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+            assert connection.recv(1)
+            until(lambda: engine.pool.used == 0)
+            said = b""
+            while b"[DONE]" not in said:
+                said += connection.recv(65536)
+
+
 def test_a_request_that_is_too_large_is_refused_whether_it_says_so_or_not(serving: Serving) -> None:
     with serving(Scripted(), {"model": "scripted"}, body_bytes=1000) as server:
         client, large = server.http(), b"x" * 5000

@@ -52,7 +52,7 @@ class Gate:
         """A place, waited for at most `seconds`. Raises Refusal: 503 where nobody is let in, 429 where too many wait,
         504 where its turn did not come."""
         if self.closed is not None:
-            raise self.closed
+            raise self.closed.again()
         busy = self.working >= self.most
         if busy and self.waiting >= self.queue:
             raise Refusal(429, "too many requests wait already: try again later", code="queue_full", wait=self.wait())
@@ -79,7 +79,7 @@ class Gate:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
-                turn.set_exception(refusal)
+                turn.set_exception(refusal.again())
 
     def open(self) -> None:
         """Let requests in from now on."""

@@ -105,8 +105,9 @@ class Indexer:
             self._log.error("indexing failed", extra={"fields": {"error": type(error).__name__}})
             return
         gone = [upload.document for upload in here if not self._journal.set(upload.id, "done", 1.0)]
-        if gone:  # deleted while it was added
-            library.remove(gone)
+        if gone:  # deleted while it was added; maybe the library was, too
+            with contextlib.suppress(LongreachError):
+                library.remove(gone)
 
     def _read(self, upload: Upload) -> Document:
         content = self._journal.content(upload.id)

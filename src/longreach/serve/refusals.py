@@ -31,6 +31,10 @@ class Refusal(LongreachError):
         self.param = param
         self.wait = wait
 
+    def again(self) -> Refusal:
+        """The same for another request: an exception is raised once."""
+        return Refusal(self.status, str(self), code=self.code, param=self.param, wait=self.wait)
+
     @property
     def body(self) -> dict[str, Any]:
         about = {"message": str(self), "type": _kind(self.status), "param": self.param, "code": self.code or None}

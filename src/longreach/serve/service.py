@@ -69,6 +69,7 @@ class Service:
         self._engine: Engine | None = None
         self._runs: Runs | None = None
         self._searching = ThreadPoolExecutor(2, "longreach-search")
+        self._writing = ThreadPoolExecutor(8, "longreach-writing")
         self._reading = ThreadPoolExecutor(options.running, "longreach-reading")
 
     @property
@@ -100,7 +101,6 @@ class Service:
             return
         if self.state == "starting":
             self.state = "ready"
-            self.gate.shared = self.access.keys.any()
             self.gate.open()
             self.log.info("ready", extra={"fields": {"model": self.engine.model}})
 
@@ -119,14 +119,18 @@ class Service:
         self.indexer.stop()
         if self._runs is not None:
             self._runs.close()
-        self._searching.shutdown(wait=False, cancel_futures=True)
-        self._reading.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._searching, self._writing, self._reading):
+            pool.shutdown(wait=False, cancel_futures=True)
         self.shelf.close()
         self.journal.close()
 
     async def search_in(self, work: Callable[[], T]) -> T:
         """Do what needs an encoder or a library's tables in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._searching, work)
+
+    async def write_in(self, work: Callable[[], T]) -> T:
+        """Do what changes a library, and may wait for whoever writes to it, in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     async def read_in(self, work: Callable[[], T]) -> T:
         """Do what waits for the engine in a thread."""
@@ -167,7 +171,8 @@ class Service:
         yield "uploads_unfinished", "Uploads that are not in their library yet", "", {"": self.journal.unfinished()}
         engine: Any = self._engine
         if hasattr(engine, "held_pages"):
-            yield "kv_pages", "Pages of the KV pool", "owner", dict(engine.held_pages())
+            pages = self.runs.call(engine.held_pages).result()
+            yield "kv_pages", "Pages of the KV pool", "owner", pages
             yield "kv_page_bytes", "Bytes of a page", "", {"": engine.pool.page_bytes}
         passages = getattr(engine, "passages", None)
         if passages is not None:

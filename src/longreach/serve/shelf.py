@@ -10,11 +10,14 @@ from pathlib import Path
 from threading import Lock
 
 from longreach.library import Library
+from longreach.library.lock import sole_writer
 from longreach.serve.options import ServeOptions
 from longreach.serve.refusals import Refusal, bad, not_found
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SUFFIX = ".library"
+WAIT = 60.0
+"""Seconds that a deletion waits for who writes to the library."""
 
 
 class Shelf:
@@ -68,12 +71,13 @@ class Shelf:
             return self._open[name]
 
     def delete(self, name: str) -> None:
-        """Take a library from the disk. Raises Refusal, 403 or 404."""
+        """Take a library from the disk. Raises Refusal, 403 or 404, and LibraryBusyError where somebody writes to it
+        for long."""
         self.writable(name)
         path = self._path(name)
         assert path is not None, "it is there"
         gone = self._folder / f".gone-{os.urandom(8).hex()}"
-        with self._lock:
+        with sole_writer(path, WAIT), self._lock:
             library = self._open.pop(name, None)
             path.rename(gone)  # at once for all who look for it; taking it apart may last
             if library is not None:

@@ -66,6 +66,7 @@ async def visited(
     """Let `work` be done when it is its turn. Where the client goes away meanwhile, all is given back at once; so it is
     when an event stream that `work` gives has ended."""
     errand = service.errand(key, budget.timeout)
+    service.gate.shared = bool(key.id)  # while there are no keys, all are one
     place = await unless_gone(request, service.gate.enter(key.tenant, errand.left))
     visit = Visit(service, errand, place, request)
     try:

@@ -107,7 +107,7 @@ async def delete_document(library: str, document: str, service: Here, key: Calle
         if not opened.remove(document).removed and not taken_back:
             raise not_found(f"document {document!r}")
 
-    await service.search_in(work)
+    await service.write_in(work)
     return Deleted(id=document)
 
 
@@ -145,7 +145,7 @@ async def _take(
             raise Refusal(429, "too many uploads are on their way: try again later", code="queue_full", wait=30)
         return service.journal.take(library, name, kind, content, metadata)
 
-    taken = await service.search_in(work)
+    taken = await service.write_in(work)
     service.indexer.wake()
     return _upload(taken)
 

@@ -25,7 +25,7 @@ async def list_libraries(service: Here, key: Caller) -> Libraries:
 async def create(body: LibraryRequest, service: Here, key: Caller) -> LibraryBody:
     """A new, empty library."""
     may_write(key, body.name)
-    await service.search_in(lambda: service.shelf.create(body.name))
+    await service.write_in(lambda: service.shelf.create(body.name))
     return await service.search_in(lambda: _body(service, body.name))
 
 
@@ -46,7 +46,7 @@ async def delete(library: str, service: Here, key: Caller) -> Deleted:
         service.journal.forget(library)
         service.shelf.delete(library)
 
-    await service.search_in(work)
+    await service.write_in(work)
     return Deleted(id=library)
 
 

@@ -76,7 +76,7 @@ async def embeddings(body: EmbeddingsRequest, service: Here, key: Caller, reques
 
 def _models(service: Service, key: Key) -> list[Model]:
     if service.gate.closed is not None:
-        raise service.gate.closed
+        raise service.gate.closed.again()
     engine, now = service.engine, int(time.time())
     about: dict[str, Any] = {
         "created": now,
