@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from longreach.errors import DiskFullError, DocumentError
+from longreach.errors import DiskFullError, DocumentError, LongreachError
 from longreach.serve.journal import Journal
 from longreach.serve.options import ServeOptions
 from longreach.serve.parse import parse
@@ -185,6 +185,13 @@ def test_what_is_taken_back_does_not_come(journal: Journal) -> None:
     assert not journal.content(taken.id).exists()
     assert [upload.id for upload in journal.next(8, 1000)] == [other.id]
     assert journal.get("notes", other.id) is None
+
+
+def test_a_folder_has_one_server(journal: Journal, tmp_path: Path) -> None:
+    with pytest.raises(LongreachError, match="another server"):
+        Journal(tmp_path)
+    journal.close()
+    Journal(tmp_path).close()
 
 
 def test_a_batch_is_of_one_library_and_not_too_large(journal: Journal) -> None:

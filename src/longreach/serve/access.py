@@ -15,7 +15,7 @@ from longreach.serve.refusals import Refusal, not_found
 
 NOBODY = Key("", "local", "", write=True)
 """Whoever sits at this machine, while there are no keys."""
-_HERE = frozenset({"localhost", "127.0.0.1", "::1", "testserver"})
+_HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import RLock
 from typing import IO, Literal, TypeAlias
 
+from filelock import FileLock, Timeout
+
 from longreach.errors import DiskFullError, LongreachError
 from longreach.types import MetadataValue
 
@@ -48,17 +50,21 @@ class Upload:
 
 class Journal:
     """Rows in `folder/uploads.sqlite`, contents in `folder/uploads`, each under a name of its own making. For any
-    thread of one process."""
+    thread of one process; a second one is refused."""
 
     def __init__(self, folder: Path) -> None:
         self._contents = folder / "uploads"
         self._lock = RLock()
+        self._owned = FileLock(folder / "uploads.lock")
         try:
             self._contents.mkdir(parents=True, exist_ok=True)
+            self._owned.acquire(timeout=0)
             self._connection = sqlite3.connect(folder / "uploads.sqlite", timeout=10, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(_TABLE)
+        except Timeout:
+            raise LongreachError(f"another server uses {folder}: end it, or take another folder") from None
         except (OSError, sqlite3.Error) as error:
             raise LongreachError(f"the uploads in {folder} cannot be kept: {error}") from None
 
@@ -165,6 +171,7 @@ class Journal:
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+            self._owned.release()
 
     def _select(self, where: str, values: Sequence[object]) -> list[Upload]:
         with self._lock:
