@@ -55,7 +55,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._contents = folder / "uploads"
         self._lock = RLock()
-        self._owned = FileLock(folder / "uploads.lock")
+        self._owned = FileLock(folder / "uploads.lock", thread_local=False)  # closed by another thread than opened it
         try:
             self._contents.mkdir(parents=True, exist_ok=True)
             self._owned.acquire(timeout=0)
