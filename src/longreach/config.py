@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     reuse: str = "auto"
     reuse_kl: float = Field(default=0.05, ge=0)
     reuse_agreement: float = Field(default=0.99, ge=0, le=1)
+    serve_folder: Path = Path(platformdirs.user_data_dir("longreach", appauthor=False)) / "serve"
     data: Path | None = None
     model: str = "embedded"
     encoder: str = "embedded"

@@ -55,5 +55,9 @@ class PromptTooLongError(InputError):
     """The prompt does not fit into the model's context."""
 
 
+class EndedError(LongreachError):
+    """A request was ended before it was answered: it was cancelled, or its time was over."""
+
+
 class UnsupportedError(LongreachError):
     """The chosen parts cannot do this together, such as exact extraction over a remote endpoint."""

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from longreach.cli import ask, doctor, eval, index, library, models, search, tune
+from longreach.cli import ask, doctor, eval, index, keys, library, models, search, serve, tune
 from longreach.cli.common import errors, fail
 
 app = typer.Typer(
@@ -22,9 +22,11 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("eval")(eval.evaluate)
 app.command("tune")(tune.tune)
+app.command("serve")(serve.serve)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(library.app, name="library")
+app.add_typer(keys.app, name="keys")
 
 
 def version(shown: bool) -> None:

@@ -42,4 +42,7 @@ Encoder: TypeAlias = Annotated[
     str | None,
     typer.Option(help="What makes vectors: embedded, a Hugging Face id, a folder; settled by the first."),
 ]
+ServeFolder: TypeAlias = Annotated[
+    Path | None, typer.Option("--folder", metavar="DIR", help="Where the server keeps keys, libraries and uploads.")
+]
 PromptTokens: TypeAlias = Annotated[int | None, typer.Option(help="The prompt's budget, in tokens.")]

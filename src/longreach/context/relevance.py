@@ -15,17 +15,21 @@ UNKNOWN_SIMILARITY = 0.55
 
 
 def relevant(question: str, hits: Sequence[Hit], least: float) -> list[Hit]:
-    """Those of `hits` whose relevance is at least `least`, in their order.
+    """Those of `hits` whose relevance is at least `least`, in their order."""
+    return [hit for hit, worth in zip(hits, relevance(question, hits), strict=True) if worth >= least]
 
-    Relevance is `0.6 cos + 0.4 share`: the cosine of the question's vector with the hit's, and the share of the
+
+def relevance(question: str, hits: Sequence[Hit]) -> list[float]:
+    """How much each of `hits` has to do with the question.
+
+    It is `0.6 cos + 0.4 share`: the cosine of the question's vector with the hit's, and the share of the
     question's content words that stand in the hit. Either alone misjudges: cosines are low all over a technical text,
     and a passage may hold the words of a question and be about something else.
     """
     asked = content_words(question)
     return [
-        hit
+        (1 - WORDS) * cosine + WORDS * _share(asked, hit.text)
         for hit, cosine in zip(hits, similarities(hits), strict=True)
-        if (1 - WORDS) * cosine + WORDS * _share(asked, hit.text) >= least
     ]
 
 

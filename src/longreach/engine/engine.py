@@ -29,10 +29,12 @@ class Stream:
         self,
         run: Callable[[Event], Generator[Piece, None, Completion]],
         on_cancel: Callable[[], None] = lambda: None,
+        ready: Callable[[], bool] = lambda: False,
     ) -> None:
         # The run is given the event and not the stream: without a cycle it is freed as soon as nobody holds the stream.
         self._cancelled = Event()
         self._on_cancel = on_cancel
+        self._ready = ready
         self._pieces = run(self._cancelled)
         self._completion: Completion | None = None
 
@@ -46,6 +48,11 @@ class Stream:
             if end.value is not None:
                 self._completion = end.value
             raise StopIteration from None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next piece, or the end, is there without anything being computed, as far as that is known."""
+        return self._cancelled.is_set() or self._ready()
 
     def __aiter__(self) -> Stream:
         return self

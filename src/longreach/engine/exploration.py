@@ -8,7 +8,7 @@ Imported only where a model runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,40 @@ from longreach.engine.requests import ROOT
 from longreach.errors import InputError, PromptTooLongError
 
 if TYPE_CHECKING:
+    from longreach.engine.job import Job
     from longreach.engine.paged import PagedEngine
     from longreach.kv.sequence import Sequence as KVSequence
+
+
+class Looks(Protocol):
+    """Computes the nodes of an exploration: its engine, or who stands before it."""
+
+    context_length: int
+
+    def look(self, found: Exploration, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
+        """See `PagedEngine.look`."""
+        ...
+
+
+class Reading:
+    """The prompt of an exploration on its way: `finish` waits for it, and does not have to once it is `ready`."""
+
+    def __init__(self, engine: PagedEngine, job: Job) -> None:
+        self._engine = engine
+        self._job = job
+
+    @property
+    def ready(self) -> bool:
+        return not self._job.active
+
+    def finish(self, through: Looks | None = None) -> Exploration:
+        """The exploration, whose nodes are computed by the engine, or `through` another. Raises EndedError where it was
+        cancelled or its time was over, and what went wrong in the engine."""
+        return self._engine.explored(self._job, through)
+
+    def cancel(self) -> None:
+        """Stop reading; for whoever does not want to `finish`."""
+        self._engine.dismiss(self._job)
 
 
 class Exploration:
@@ -29,7 +61,7 @@ class Exploration:
 
     def __init__(
         self,
-        engine: PagedEngine,
+        engine: Looks,
         sequence: KVSequence,
         reused: int,
         root: torch.Tensor,

@@ -30,7 +30,8 @@ class Job:
     sample of the same prompt, whose pages are shared once it has read it; `sample` is its number. A job that `looks`
     reads its prompt, keeps its pages and has the `logits` after it. `compacted` is the length of the output when its
     KV was last made smaller, -1 before. `begins` hold the beginning of the prompt, with passages that were read apart;
-    `unread` of its tokens were not at hand before, `loaded` were, but in no pages; `repaired` were computed again.
+    `unread` of its tokens were not at hand before, `loaded` were, but in no pages; `repaired` were computed again. What
+    is kept of it serves the same `tenant` alone.
     """
 
     prompt: list[int]
@@ -65,6 +66,7 @@ class Job:
     repaired: int = 0
     logits: torch.Tensor | None = None
     spelling: Spelling | None = None
+    tenant: str = ""
 
     def __post_init__(self) -> None:
         self.visible = Visible(self.source.sampling.stop)

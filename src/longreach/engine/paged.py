@@ -5,6 +5,7 @@ There is no thread of its own: whoever waits for a token runs the next step, for
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections import deque
@@ -13,11 +14,12 @@ from dataclasses import replace
 from threading import Event, RLock
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 
 from longreach.engine.chat import chat_parts, encode_chat
 from longreach.engine.engine import Engine, Stream
-from longreach.engine.exploration import Exploration
+from longreach.engine.exploration import Exploration, Looks, Reading
 from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
 from longreach.engine.passages import Passages, split
@@ -27,7 +29,7 @@ from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.engine.spelling import Spelling
 from longreach.engine.ways import EXACT
-from longreach.errors import InputError, ModelError, PromptTooLongError, UnsupportedError
+from longreach.errors import EndedError, InputError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
 from longreach.kv.prefix import PrefixCache
@@ -154,9 +156,10 @@ class PagedEngine(Engine):
         priority: int = 0,
         timeout: float | None = None,
         policy: str | Policy | None = None,
+        tenant: str = "",
     ) -> Stream:
         """See `Engine.start`. Lower `priority` goes first; after `timeout` seconds the answer ends where it is;
-        `policy` ("snapkv(budget=0.25)") says what is kept of the KV."""
+        `policy` ("snapkv(budget=0.25)") says what is kept of the KV; nothing is reused that another `tenant` read."""
         began = time.perf_counter()
         parts = self.parts(prompt)
         ids = self._fitting(parts)
@@ -169,37 +172,53 @@ class PagedEngine(Engine):
         for number in range(sampling.n):
             source = Source(sampling, ids, sampling.ends(self.end_tokens), number)
             leader = jobs[0] if jobs and kept is None else None
-            jobs.append(Job(ids, source, limit, began, priority, deadline, kept, leader, number))
+            jobs.append(Job(ids, source, limit, began, priority, deadline, kept, leader, number, tenant=tenant))
         with self._lock:
             if kept is None:
                 self._begin_apart(jobs, parts)
             for job in jobs:
                 self.scheduler.add(job)
-        stream = Stream(lambda cancelled: self._pieces(jobs, cancelled), on_cancel=lambda: self._drop(jobs))
+        stream = Stream(lambda cancelled: self._pieces(jobs, cancelled), lambda: self._drop(jobs), lambda: _told(jobs))
         weakref.finalize(stream, self._dropped.extend, jobs)
         return stream
 
     def explore(self, prompt: Prompt) -> Exploration:
+        return self.begin_exploration(prompt).finish()
+
+    def begin_exploration(self, prompt: Prompt, *, timeout: float | None = None, tenant: str = "") -> Reading:
+        """As `explore`, for whoever does not want to wait: steps for other requests read the prompt too. `timeout` and
+        `tenant`: see `start`."""
         if any(window is not None for window in self.bridge.shapes.windows):
             raise UnsupportedError(f"{self.model} has layers that do not see all of the text: it cannot be explored")
         parts = self.parts(prompt)
         ids = self._fitting(parts)
         self._check_room(len(ids))
-        job = Job(ids, Source(Sampling(max_tokens=1), ids), 1, time.perf_counter(), looks=True)
+        began = time.perf_counter()
+        deadline = None if timeout is None else began + timeout
+        job = Job(ids, Source(Sampling(max_tokens=1), ids), 1, began, deadline=deadline, looks=True, tenant=tenant)
         with self._lock:
             self._begin_apart([job], parts)
             self.scheduler.add(job)
-            while job.active:
-                self._advance(job)
+        return Reading(self, job)
+
+    def explored(self, job: Job, through: Looks | None = None) -> Exploration:
+        """What `Reading.finish` gives."""
+        while job.active:
+            self._advance(job)
+        with self._lock:
             self._write_back()
         if job.error is not None:
             raise job.error
-        assert job.sequence is not None
-        assert job.logits is not None
+        if job.sequence is None or job.logits is None:
+            raise EndedError("the prompt was not read to its end: the request was cancelled, or its time was over")
         root = torch.log_softmax(job.logits, dim=-1)
-        found = Exploration(self, job.sequence, job.reused or 0, root, job.loaded, job.repaired)
+        found = Exploration(through or self, job.sequence, job.reused or 0, root, job.loaded, job.repaired)
         weakref.finalize(found, self._dropped.append, job)
         return found
+
+    def dismiss(self, job: Job) -> None:
+        """End a job whose caller went away."""
+        self._drop([job])
 
     def quicken(self) -> None:
         """Take the model's quick form now and not after a while, so that an answer does not depend on those before
@@ -233,9 +252,9 @@ class PagedEngine(Engine):
             self.scheduler.keepers.append(self.passages)
         weakref.finalize(self, _written, store)
 
-    def read_ahead(self, prompt: Prompt) -> int:
-        """Read the passages of a prompt that are not kept yet, and keep them. Returns how many tokens were read. Raises
-        UnsupportedError where the engine keeps none, ModelError where there is no room."""
+    def read_ahead(self, prompt: Prompt, *, tenant: str = "") -> int:
+        """Read the passages of a prompt that are not kept yet, and keep them for `tenant`. Returns how many tokens were
+        read. Raises UnsupportedError where the engine keeps none, ModelError where there is no room."""
         if self.passages is None:
             raise UnsupportedError(
                 f"{self.model} keeps no passages, so nothing can be read ahead: `longreach doctor {self.model}` tells "
@@ -244,7 +263,7 @@ class PagedEngine(Engine):
         opening, passages = split(self.parts(prompt))
         with self._lock, torch.inference_mode():
             try:
-                read = self.passages.read_ahead(opening, passages)
+                read = self.passages.read_ahead(opening, passages, tenant)
             except OutOfPagesError as error:
                 raise ModelError(f"no memory to read ahead: {error}; give kv_bytes more") from None
             before, self._read_ahead = self._read_ahead, self._read_ahead + read
@@ -269,6 +288,26 @@ class PagedEngine(Engine):
                 self.passages.clear()
             if self.scheduler.prefix is not None:
                 self.scheduler.prefix.clear()
+
+    def kv_bytes_of(self, tokens: int) -> int:
+        """What the keys and values of so many tokens take."""
+        return self.scheduler.pages_for(tokens) * self.pool.page_bytes
+
+    def held_pages(self) -> dict[str, int]:
+        """How many pages of the pool are held by requests, by what is kept of past ones (`prefix`) and by passages and
+        what opens prompts (`passages`), and how many are `free`. One that several hold counts for the first of
+        these."""
+        with self._lock:
+            prefix = () if self.scheduler.prefix is None else self.scheduler.prefix.segments()
+            requests = (job.sequence.segments for job in self.scheduler.running if job.sequence is not None)
+            by_owner = {"requests": itertools.chain.from_iterable(requests), "prefix": prefix}
+            seen, held = np.zeros(len(self.pool), np.bool_), {}
+            for owner, segments in by_owner.items():
+                before = int(seen.sum())
+                for segment in segments:
+                    seen[segment.pages] = True
+                held[owner] = int(seen.sum()) - before
+            return {**held, "passages": self.pool.used - int(seen.sum()), "free": self.pool.free}
 
     def look(self, found: Exploration, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]` (float32) of tree nodes; `sees [new, nodes]` says which nodes each attends to."""
@@ -359,7 +398,7 @@ class PagedEngine(Engine):
             self._fail(job, ModelError(_NO_NUMBERS))
             return
         if not job.output and job.exact and self.scheduler.prefix is not None:
-            self.scheduler.prefix.put(job.sequence)
+            self.scheduler.prefix.put(job.sequence, job.tenant)
         if job.looks:
             job.logits, job.reason = logits, "stop"
             self.scheduler.running.remove(job)
@@ -389,7 +428,7 @@ class PagedEngine(Engine):
             job.kv_bytes = job.sequence.pages * self.pool.page_bytes
             known = job.missing >= 0  # of a step that has begun, the token may not be known yet
             if known and job.exact and job.read and job.swapped is None and self.scheduler.prefix is not None:
-                self.scheduler.prefix.put(job.sequence)
+                self.scheduler.prefix.put(job.sequence, job.tenant)
         self.scheduler.remove(job)
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -452,7 +491,7 @@ class PagedEngine(Engine):
             return
         with torch.inference_mode():
             before = len(opening) + sum(map(len, passages))
-            begun = self.passages.begin(opening, passages, jobs[0].prompt[before:])
+            begun = self.passages.begin(opening, passages, jobs[0].prompt[before:], jobs[0].tenant)
         if begun is None:
             return
         for job in jobs:
@@ -483,6 +522,11 @@ def _written(store: KVStore) -> None:
     """Have all on the disk that lies in pages alone."""
     store.write_back()
     store.flush()
+
+
+def _told(jobs: Sequence[Job]) -> bool:
+    """Whether the next piece of one of `jobs`, an error or the end of all of them can be told."""
+    return any(job.pieces or job.error is not None for job in jobs) or not any(job.active for job in jobs)
 
 
 def _explained(error: Exception, device: torch.device) -> Exception:

@@ -76,7 +76,7 @@ class Passages:
         self._step_tokens = step_tokens
         self._room = room
         self._meanwhile = meanwhile
-        self._openings: OrderedDict[tuple[int, ...], KVSequence] = OrderedDict()
+        self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
         self._reading = Rate()
 
@@ -85,16 +85,22 @@ class Passages:
         the engine cannot do."""
         self._repair = Repair(self._runner, self._pool, self._streams, method, self._step_tokens, self._reserve)
 
-    def begin(self, opening: Sequence[int], passages: Sequence[Sequence[int]], question: Sequence[int]) -> Begun | None:
-        """`opening` and `passages` as a prompt has them before `question`; None where there is no room for them
-        apart."""
+    def begin(
+        self,
+        opening: Sequence[int],
+        passages: Sequence[Sequence[int]],
+        question: Sequence[int] = (),
+        tenant: str = "",
+    ) -> Begun | None:
+        """`opening` and `passages` as a prompt of `tenant` has them before `question`; None where there is no room for
+        them apart."""
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
-            keys = [self.key(opening, passage) for passage in passages]
+            keys = [self.key(opening, passage, tenant) for passage in passages]
             wanted = len(opening) + sum(len(key.tokens) for key in set(keys))
-            lay = self._in_pages(tuple(opening), set(keys))
-            head, read = self._opening(tuple(opening))
+            lay = self._in_pages(tuple(opening), set(keys), tenant)
+            head, read = self._opening(tuple(opening), tenant)
             held += head.share(len(opening))
             read += self._obtain(head, list(dict.fromkeys(keys)), found)
             place = len(opening)
@@ -114,25 +120,26 @@ class Passages:
             for segment in found.values():
                 segment.release()
 
-    def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> int:
-        """Have `passages` in the store, and say how many tokens had to be read for that. Raises OutOfPagesError."""
-        keys = dict.fromkeys(self.key(opening, passage) for passage in passages)
+    def read_ahead(self, opening: Sequence[int], passages: Sequence[Sequence[int]], tenant: str = "") -> int:
+        """Have `passages` in the store for `tenant`, and say how many tokens had to be read for that. Raises
+        OutOfPagesError."""
+        keys = dict.fromkeys(self.key(opening, passage, tenant) for passage in passages)
         missing = [key for key in keys if self.store.where(key) is None]
         if missing:
-            head, _ = self._opening(tuple(opening))
+            head, _ = self._opening(tuple(opening), tenant)
             for _, segment in self._read(head, missing):
                 segment.release()
             self.store.write_back()
         return sum(len(key.tokens) for key in missing)
 
-    def kept(self, opening: Sequence[int], passages: Sequence[Sequence[int]]) -> list[bool]:
-        """Of each passage, whether it is kept; a damaged one is not found out here."""
-        return [self.store.where(self.key(opening, passage)) is not None for passage in passages]
+    def kept(self, opening: Sequence[int], passages: Sequence[Sequence[int]], tenant: str = "") -> list[bool]:
+        """Of each passage, whether it is kept for `tenant`; a damaged one is not found out here."""
+        return [self.store.where(self.key(opening, passage, tenant)) is not None for passage in passages]
 
-    def key(self, opening: Sequence[int], passage: Sequence[int]) -> Key:
-        """Of what a passage is once it was read behind `opening`."""
+    def key(self, opening: Sequence[int], passage: Sequence[int], tenant: str = "") -> Key:
+        """Of what a passage is once `tenant` has read it behind `opening`."""
         named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
-        return self.store.key(passage, f"{named}+{self._read_with}")
+        return self.store.key(passage, f"{named}+{self._read_with}{_of(tenant)}")
 
     def evict(self, pages: int) -> bool:
         """Let go of passages and openings that no request uses until `pages` are free; False where that cannot be."""
@@ -146,9 +153,9 @@ class Passages:
         while self._openings:
             self._openings.popitem()[1].release()
 
-    def _in_pages(self, opening: tuple[int, ...], keys: Iterable[Key]) -> int:
+    def _in_pages(self, opening: tuple[int, ...], keys: Iterable[Key], tenant: str) -> int:
         """How many tokens of a prompt's beginning lie in pages."""
-        held = opening in self._openings or self.store.where(self.store.key(opening)) == "device"
+        held = (tenant, opening) in self._openings or self.store.where(self.store.key(opening, _of(tenant))) == "device"
         there = sum(len(key.tokens) for key in keys if self.store.where(key) == "device")
         return there + (len(opening) if held else 0)
 
@@ -179,12 +186,13 @@ class Passages:
         self._reserve(len(key.tokens))
         found[key] = self.store.place(key, entry)
 
-    def _opening(self, tokens: tuple[int, ...]) -> tuple[KVSequence, int]:
+    def _opening(self, tokens: tuple[int, ...], tenant: str) -> tuple[KVSequence, int]:
         """What opens prompts, and how many tokens of it were read now."""
-        if tokens in self._openings:
-            self._openings.move_to_end(tokens)
-            return self._openings[tokens], 0
-        sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens), 0
+        known = tenant, tokens
+        if known in self._openings:
+            self._openings.move_to_end(known)
+            return self._openings[known], 0
+        sequence, key, read = KVSequence(self._pool, *self._streams), self.store.key(tokens, _of(tenant)), 0
         found: dict[Key, Segment] = {}
         try:
             if not self._resident(key, found):
@@ -201,7 +209,7 @@ class Passages:
         except BaseException:
             sequence.release()
             raise
-        self._openings[tokens] = sequence
+        self._openings[known] = sequence
         if len(self._openings) > OPENINGS:
             self._openings.popitem(last=False)[1].release()
         return sequence, read
@@ -255,6 +263,11 @@ class Passages:
         pages = self._streams[0] * self._streams[1] * -(-tokens // self._pool.page_size)
         if not self._room(pages):
             raise OutOfPagesError(f"{pages} pages are needed and {self._pool.free} are free")
+
+
+def _of(tenant: str) -> str:
+    """What tells the passages of a tenant from those of others."""
+    return tenant and f"@{hashlib.blake2b(tenant.encode(), digest_size=12).hexdigest()}"
 
 
 def split(parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, ...]]]:

@@ -147,7 +147,7 @@ class Scheduler:
     def _known(self, job: Job) -> list[Segment]:
         """What was read of the beginning of a job's text: by anybody, or by the sample of the same prompt before it."""
         if self.prefix is not None:
-            return self.prefix.find(job.tokens[: -job.unshared])
+            return self.prefix.find(job.tokens[: -job.unshared], job.tenant)
         leader = job.leader.sequence if job.leader in self.running and job.leader is not None else None
         if leader is None or not all(segment.complete for segment in leader.segments):
             return []

@@ -1,7 +1,8 @@
 """The prefix cache: what was read before, found by the tokens that a new prompt begins with.
 
 Every full page of tokens has a hash that chains the one before it; a hit compares the tokens themselves. Beyond the
-last full page the match goes on token by token, since a segment can be shared up to any token.
+last full page the match goes on token by token, since a segment can be shared up to any token. The chain begins with
+the tenant, whose entries nobody else finds.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from longreach.kv.sequence import Sequence, share
 class _Entry:
     tokens: list[int]
     segments: list[Segment]
+    tenant: str
 
 
 class PrefixCache:
@@ -32,10 +34,10 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, tokens: Tokens[int]) -> list[Segment]:
-        """Segments, held once more for the caller, with the longest known beginning of `tokens`; none where none is
-        known to the length of a page."""
-        found = self._longest(tokens)
+    def find(self, tokens: Tokens[int], tenant: str = "") -> list[Segment]:
+        """Segments, held once more for the caller, with the longest beginning of `tokens` that `tenant` has read; none
+        where none is known to the length of a page."""
+        found = self._longest(tokens, tenant)
         if found is None:
             return []
         entry, shared = found
@@ -43,22 +45,22 @@ class PrefixCache:
         self._entries[entry] = None
         return share(entry.segments, shared)
 
-    def put(self, sequence: Sequence) -> None:
-        """Keep what `sequence` has read, in place of what it continues. Does nothing where its streams are not
-        whole, be it that a layer let go of what left its window."""
+    def put(self, sequence: Sequence, tenant: str = "") -> None:
+        """Keep what `sequence` has read for `tenant`, in place of what it continues. Does nothing where its streams are
+        not whole, be it that a layer let go of what left its window."""
         if not all(_plain(segment) for segment in sequence.segments):
             return
         tokens = sequence.tokens
         if len(tokens) < self._pool.page_size:
             return
-        continued = self._longest(tokens)
+        continued = self._longest(tokens, tenant)
         if continued and continued[1] == len(tokens):
             return
-        entry = _Entry(tokens, sequence.share(len(tokens)))
+        entry = _Entry(tokens, sequence.share(len(tokens)), tenant)
         if continued and continued[1] == len(continued[0].tokens):
             self._drop(continued[0])
         self._entries[entry] = None
-        for key in self._keys(tokens):
+        for key in self._keys(tokens, tenant):
             self._index[key] = entry
 
     def evict(self, pages: int) -> bool:
@@ -72,12 +74,19 @@ class PrefixCache:
         while self._entries:
             self._drop(next(iter(self._entries)))
 
-    def _longest(self, tokens: Tokens[int]) -> tuple[_Entry, int] | None:
+    def segments(self) -> Iterator[Segment]:
+        """All that is kept."""
+        for entry in self._entries:
+            yield from entry.segments
+
+    def _longest(self, tokens: Tokens[int], tenant: str) -> tuple[_Entry, int] | None:
         size = self._pool.page_size
-        keys = list(self._keys(tokens))
+        keys = list(self._keys(tokens, tenant))
         for blocks in range(len(keys), 0, -1):
             entry = self._index.get(keys[blocks - 1])
-            if entry is None or entry.tokens[: blocks * size] != list(tokens[: blocks * size]):
+            if entry is None or entry.tenant != tenant:
+                continue
+            if entry.tokens[: blocks * size] != list(tokens[: blocks * size]):
                 continue
             shared = blocks * size
             limit = min(len(tokens), len(entry.tokens))
@@ -86,15 +95,15 @@ class PrefixCache:
             return entry, shared
         return None
 
-    def _keys(self, tokens: Tokens[int]) -> Iterator[int]:
-        size, key = self._pool.page_size, 0
+    def _keys(self, tokens: Tokens[int], tenant: str) -> Iterator[int]:
+        size, key = self._pool.page_size, hash(tenant)
         for at in range(0, len(tokens) - size + 1, size):
             key = hash((key, tuple(tokens[at : at + size])))
             yield key
 
     def _drop(self, entry: _Entry) -> None:
         del self._entries[entry]
-        for key in self._keys(entry.tokens):
+        for key in self._keys(entry.tokens, entry.tenant):
             if self._index.get(key) is entry:
                 del self._index[key]
         for segment in entry.segments:

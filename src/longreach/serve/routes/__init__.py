@@ -1,0 +1,1 @@
+"""What can be asked, a family of addresses a file."""

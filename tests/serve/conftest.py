@@ -1,0 +1,3 @@
+from serving import serving, shared, tiny
+
+__all__ = ["serving", "shared", "tiny"]

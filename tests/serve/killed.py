@@ -1,0 +1,40 @@
+"""A server in a process of its own, for tests that kill it: `python killed.py FOLDER`. It prints its address."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from hashed import HashingEncoder, open_hashed
+from longreach.config import Settings
+from longreach.serve.logs import make_log
+from longreach.serve.options import ServeOptions
+from longreach.serve.server import Server
+from longreach.serve.service import Service
+from serving import Scripted
+
+
+async def run(folder: Path) -> None:
+    service = Service(
+        ServeOptions(folder=folder / "serve", port=0),
+        Settings(model="scripted", encoder="hashing"),
+        make_log(),
+        make_engine=Scripted,
+        open_library=lambda path, create: open_hashed(path, create=create),
+        load_encoder=HashingEncoder,
+    )
+    server = Server(service)
+
+    async def tell() -> None:
+        while not server.started or service.state == "starting":
+            await asyncio.sleep(0.01)
+        print(server.address, flush=True)
+
+    await asyncio.gather(server.serve(), tell())
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Path(sys.argv[1])))
