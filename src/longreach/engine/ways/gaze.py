@@ -19,7 +19,7 @@ class Gazed(Way):
     that the question attends to most is computed again behind what really stands before it (`longreach.kv.reuse.gaze`,
     `longreach.engine.repair`)."""
 
-    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.1)", "gaze(share=0.2)", "gaze(share=0.3)")
+    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.2)",)
     share: float = 0.2
 
     def __post_init__(self) -> None:
