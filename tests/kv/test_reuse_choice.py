@@ -111,9 +111,15 @@ def test_gaze_weighs_what_the_question_looks_at_by_how_unsteady_it_is() -> None:
     assert reuses.make("gaze(share=0.5)").depths(known).tolist() == [0, LAYERS, 0, LAYERS]
 
 
-@pytest.mark.parametrize("name", ["gaze", "cache_craft"])
-def test_what_was_not_noted_cannot_be_used(name: str) -> None:
-    with pytest.raises(InputError, match="noted"):
+def test_gaze_goes_by_what_the_question_looks_at_where_nothing_else_was_noted() -> None:
+    weights = torch.tensor([0.4, 0.3, 0.2, 0.1]).expand(LAYERS, 3, 2, 4)
+    known = StoredTokens([(0, 4)], LAYERS, question=Question(weights))
+    assert reuses.make("gaze(share=0.5)").depths(known).tolist() == [LAYERS, LAYERS, 0, 0]
+
+
+@pytest.mark.parametrize(("name", "missing"), [("gaze", "question"), ("cache_craft", "noted")])
+def test_what_was_not_noted_cannot_be_used(name: str, missing: str) -> None:
+    with pytest.raises(InputError, match=missing):
         reuses.make(name).depths(StoredTokens([(0, 4)], LAYERS))
 
 
