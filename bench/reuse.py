@@ -218,9 +218,9 @@ def _measure(
     """One prompt by every method."""
 
     def prompt(passages: Sequence[str], engine: Engine) -> Prompt:
-        if form == "chat":
-            return assemble_chat(case.question, passages)
-        return RankSpans().prompt(case.question, passages, engine)
+        """The same tokens for both: a text that is cut where passages begin can be other tokens than the whole."""
+        asked = assemble_chat(case.question, passages) if form == "chat" else None
+        return apart.parts(asked or RankSpans().prompt(case.question, passages, engine))
 
     store = apart.passages.store if apart.passages is not None else None
     assert store is not None
