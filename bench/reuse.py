@@ -55,7 +55,7 @@ LONGEST = 130
 METHODS = ("full", "prefix", "miss", "pages", "disk")
 EXACT = ("full", "prefix", "transformers", "llama.cpp")
 """Methods that lose nothing."""
-FIGURE = HOME / "docs" / "img" / "reuse.png"
+FIGURE = HOME / "bench" / "results" / "reuse.png"
 
 
 @dataclass(frozen=True)
