@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longreach.attention.rotation import Rotation
@@ -270,6 +270,7 @@ def test_the_estimate_of_fixed_widths_is_exact_but_for_the_head(spec: str) -> No
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([0.1, 1, 30, 1e5]))
+@example(rows=5, n=21, seed=5, size=1e5)  # the least integer is among them
 def test_coded_integers_are_the_integers(rows: int, n: int, seed: int, size: float) -> None:
     whole = (np.random.default_rng(seed).standard_cauchy((rows, n)) * size).clip(-(2**31), 2**31 - 1).astype(np.int32)
     assert np.array_equal(entropy.decode(entropy.encode(whole), rows, n), whole)

@@ -47,7 +47,7 @@ def encode(rows: Integers) -> list[NDArray[Any]]:
     """`rows [rows, n]` as `PARTS` arrays, of which `decode` makes the same integers."""
     clipped = rows.clip(-REACH, REACH)
     which = _best(clipped)
-    outside = np.flatnonzero(np.abs(rows.reshape(-1)) > REACH)
+    outside = np.flatnonzero(rows != clipped)  # the least integer has no absolute value
     coder = _coder(None)
     order, counts = _by_table(which)
     sorted_rows = clipped[order]
