@@ -4,48 +4,63 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 
+import numpy as np
 import torch
 
 from longreach.attention.attend import Scores
+from longreach.attention.gathered import Gathered
 from longreach.attention.merge import Part
 from longreach.attention.rotation import Rotation
-from longreach.attention.step import Step
-from longreach.attention.tree import Tree, TreeStep
+from longreach.attention.step import Row
+from longreach.attention.tree import nodes
+from longreach.errors import UnsupportedError
 from longreach.kv.segment import Segment
+from longreach.kv.sequence import Sequence
 
 
-class LookingStep(TreeStep):
-    """Tokens that follow a sequence without becoming part of it. `weights` has for each of `segments`, whole ones of
-    the sequence, the attention `[tokens]` (float32) that its tokens get: a mean over layers, query heads and the tokens
-    that look, after the softmax over everything that they see."""
+class LookingStep:
+    """`tokens` that follow a sequence without becoming part of it. Raises UnsupportedError where the streams of the
+    sequence do not have the same entries."""
 
-    def __init__(self, inner: Step, tree: Tree, positions: Many[int], segments: Many[Segment]) -> None:
-        new, device = len(positions), inner.pool.keys.device
-        super().__init__(inner, tree, positions, torch.ones(new, new, dtype=torch.bool, device=device).tril())
-        self._segments = segments
-        self._layers = tree.sequence.layers
-        self.weights = [torch.zeros(len(segment), device=device) for segment in segments]
+    def __init__(self, rotations: Many[Rotation], sequence: Sequence, tokens: int) -> None:
+        seen = Gathered.of(Row(sequence, 0, tokens, sequence.position, 0), before=False)
+        if seen is None:
+            raise UnsupportedError("a question cannot look at what has other entries in some streams, or none at all")
+        self._seen = seen
+        self._rotations = rotations
+        self._layers = sequence.layers
+        device = sequence.pool.keys.device
+        self._own = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+        self._weights = torch.zeros(len(seen.positions), device=device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-        output, lse = super().attend(layer, query, key, value, scores)
-        for segment, weights in zip(self._segments, self.weights, strict=True):
-            seen = _weights(query, lse, segment, layer, scores, self._inner.rotations[layer])
-            weights += seen / self._layers
+        """See `Step.attend`."""
+        keys, values = self._seen.bring(layer, self._rotations[layer])
+        (new, heads, _), group = query.shape, query.shape[1] // len(keys)
+        output, lse = nodes(query, key, value, self._own, scores)
+        for block in self._seen.blocks(scores.window, group):
+            count = block.tokens.stop - block.tokens.start
+            own = query[block.tokens].float().view(count, len(keys), group, -1).transpose(0, 1).flatten(1, 2)
+            logits = (own @ keys[:, block.entries].transpose(1, 2)).mul_(scores.scale)
+            if scores.softcap is not None:
+                logits = logits.div_(scores.softcap).tanh_().mul_(scores.softcap)
+            if block.seen is not None:
+                logits += block.seen.added[0]
+            before = torch.logsumexp(logits, -1).view(len(keys), count, group).transpose(0, 1).reshape(count, heads)
+            among = lse[block.tokens]
+            total = torch.logaddexp(before, among)
+            laid = total.view(count, len(keys), group).transpose(0, 1).reshape(len(keys), -1, 1)
+            weights = logits.sub_(laid).exp_()
+            self._weights[block.entries] += weights.sum((0, 1)) / (self._layers * new * heads)
+            past = (weights @ values[:, block.entries]).view(len(keys), count, group, -1).transpose(0, 1)
+            kept = output[block.tokens] * torch.exp(among - total)[..., None].to(output.dtype)
+            output[block.tokens] = kept + past.reshape(count, heads, -1).to(output.dtype)
+            lse[block.tokens] = total
         return output, lse
 
-
-def _weights(
-    query: torch.Tensor, lse: torch.Tensor, segment: Segment, layer: int, scores: Scores, rotation: Rotation
-) -> torch.Tensor:
-    """The mean attention `[tokens]` of `query [new, heads, dim]`, whose scores' log-sum-exp is `lse [new, heads]`, to
-    the tokens of a segment."""
-    pool, table = segment.pool, segment.table[layer]
-    heads, columns = table.shape
-    keys = pool.keys[pool.index(table.reshape(-1))].view(heads, columns * pool.page_size, -1)[:, : len(segment)]
-    new, group = query.shape[0], query.shape[1] // heads
-    turned = rotation.turn(query, -segment.shift).view(new, heads, group, -1).transpose(0, 1).flatten(1, 2)
-    logits = (turned.to(keys.dtype) @ keys.transpose(1, 2)).float() * scores.scale
-    if scores.softcap is not None:
-        logits = scores.softcap * torch.tanh(logits / scores.softcap)
-    normaliser = lse.view(new, heads, group).transpose(0, 1).flatten(1, 2)[..., None]
-    return torch.exp(logits - normaliser).sum((0, 1)) / (new * query.shape[1])
+    def weights(self, segments: Many[Segment]) -> list[torch.Tensor]:
+        """For each of some segments of the sequence the attention `[tokens]` (float32) that its tokens got: a mean over
+        layers, query heads and the tokens that look, after the softmax over everything that they see."""
+        ends = np.cumsum([count for _, count in self._seen.segments])
+        found = {id(one): (int(end), count) for (one, count), end in zip(self._seen.segments, ends, strict=True)}
+        return [self._weights[end - count : end] for end, count in (found[id(segment)] for segment in segments)]

@@ -11,9 +11,10 @@ from collections.abc import Sequence as Many
 import torch
 
 from longreach.attention.attend import Scores
-from longreach.attention.gathered import Gathered
+from longreach.attention.gathered import PLACES, Block, Gathered
 from longreach.attention.merge import Part, merge
 from longreach.attention.rotation import Rotation
+from longreach.attention.seen import Seen
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
 from longreach.attention.step import Row, Step
 from longreach.kv.pool import PagePool
@@ -125,19 +126,32 @@ class StridedStep(Step):
         """As `_row`, by what is gathered; None where it cannot be."""
         known = id(row.sequence), fresh is not None
         if known not in self._together:
-            self._together[known] = Gathered.of(row, before=fresh is not None)
+            worth = row.count > 1 and len(row.sequence.segments) >= PLACES
+            self._together[known] = Gathered.of(row, before=fresh is not None) if worth else None
         gathered = self._together[known]
-        brought = gathered.bring(layer, self.rotations[layer]) if gathered is not None else None
-        if gathered is None or brought is None:
+        if gathered is None:
             return None
-        keys, values = brought
-        (tokens, rows), heads = query.shape[:2], len(keys)
-        group, mask = rows // heads, gathered.mask(scores.window)
-        own = query.float().view(tokens, heads, group, -1).transpose(0, 1).flatten(1, 2)
-        output, lse = _products(own, keys, values, scores, None if mask is None else mask.repeat_interleave(group, 0))
-        output = output.view(heads, tokens, group, -1).transpose(0, 1).reshape(tokens, rows, -1).to(query.dtype)
-        part = output, lse.view(heads, tokens, group).transpose(0, 1).reshape(tokens, rows)
+        keys, values = gathered.bring(layer, self.rotations[layer])
+        group = query.shape[1] // len(keys)
+        blocks = gathered.blocks(scores.window, group)
+        parts = [_of_block(query[some.tokens], keys, values, some, scores) for some in blocks]
+        if [some.tokens for some in blocks] == [slice(0, row.count)]:
+            part = parts[0]
+        else:
+            part = _nothing(query)
+            for some, own in zip(blocks, parts, strict=True):
+                part[0][some.tokens], part[1][some.tokens] = own
         return merge([part, fresh]) if fresh else part
+
+
+def _of_block(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, scores: Scores) -> Part:
+    """Attention of the tokens of a block, `query [tokens, heads, dim]`, to those of `keys` and `values [kv_heads,
+    entries, dim]` that they see."""
+    (tokens, rows), heads = query.shape[:2], len(keys)
+    own = query.float().view(tokens, heads, rows // heads, -1).transpose(0, 1).flatten(1, 2)
+    output, lse = _products(own, keys[:, block.entries], values[:, block.entries], scores, block.seen)
+    output = output.view(heads, tokens, rows // heads, -1).transpose(0, 1).reshape(tokens, rows, -1).to(query.dtype)
+    return output, lse.view(heads, tokens, -1).transpose(0, 1).reshape(tokens, rows)
 
 
 def write_positions(pool: PagePool, row: Row) -> None:
@@ -178,30 +192,30 @@ def _past(
         visible &= row.last - scores.window < begins + low
     elif scores.window is not None:
         visible = False
-    mask = None
+    seen = None
     if not visible or segment.alive is not None:
-        mask = _mask(pool, segment, run, low, length, row, scores).repeat_interleave(group, 0)
-    if tokens == 1 and mask is None and scores.softcap is None and run.heads == heads:
+        seen = Seen.where(_mask(pool, segment, run, low, length, row, scores), group)
+    if tokens == 1 and seen is None and scores.softcap is None and run.heads == heads:
         part = _one(query, run, low, length - low, scores.scale)
         if part is not None:
             return part
-    return _of_run(query, run, low, length, scores, mask, heads)
+    return _of_run(query, run, low, length, scores, seen, heads)
 
 
 def _of_run(
-    query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, mask: torch.Tensor | None, heads: int
+    query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, seen: Seen | None, heads: int
 ) -> Part:
-    """Attention of `query [tokens, heads, dim]` to the entries `low .. length - 1` of a run; `mask [tokens * group,
-    length - low]` is true where an entry is seen."""
+    """Attention of `query [tokens, heads, dim]` to the entries `low .. length - 1` of a run, as far as they are
+    `seen`."""
     tokens, group = len(query), query.shape[1] // heads
     keys, values = (x.narrow(1, low, length - low) for x in (run.keys, run.values))
     if tokens == 1:
         own = query.reshape(heads, group, -1)
-        output, lse = _products(own[run.head : run.head + run.heads], keys, values, scores, mask)
+        output, lse = _products(own[run.head : run.head + run.heads], keys, values, scores, seen)
         return output.reshape(1, run.heads * group, -1), lse.reshape(1, -1)
     own = query[:, run.head * group : (run.head + run.heads) * group]
     rows = own.reshape(tokens, run.heads, group, -1).transpose(0, 1).reshape(run.heads, tokens * group, -1)
-    output, lse = _products(rows, keys, values, scores, mask)
+    output, lse = _products(rows, keys, values, scores, seen)
     output = output.reshape(run.heads, tokens, group, -1).transpose(0, 1).reshape(tokens, run.heads * group, -1)
     return output, lse.reshape(run.heads, tokens, group).transpose(0, 1).reshape(tokens, run.heads * group)
 
@@ -257,34 +271,32 @@ def _fresh(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: 
         mask = at[None] <= at[:, None]
         if scores.window is not None:
             mask &= at[None] > at[:, None] - scores.window
-        output, lse = _products(rows, keys, values, scores, mask)
+        output, lse = _products(rows, keys, values, scores, Seen.where(mask, 1))
     return output.permute(2, 0, 1, 3).reshape(tokens, heads * group, -1), lse.permute(2, 0, 1).reshape(tokens, -1)
 
 
-def _products(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scores: Scores, mask: torch.Tensor | None
-) -> Part:
-    """`query [.., heads, rows, dim]` with `keys`, `values [.., heads, entries, dim]`; `mask [rows, entries]` is true
-    where an entry is seen. Keys and values may be of fewer bits than queries."""
+def _products(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scores: Scores, seen: Seen | None) -> Part:
+    """`query [.., heads, rows, dim]` with `keys`, `values [.., heads, entries, dim]`, as far as they are `seen`. Keys
+    and values may be of fewer bits than queries."""
     own, rows = query.dtype, query.shape[-2]
     if keys.dtype != own and rows > FEW:
         parts = []
         for at in range(0, keys.shape[-2], BLOCK):
             block = slice(at, at + BLOCK)
             wide = [x[..., block, :].to(own) for x in (keys, values)]
-            parts.append(_products(query, wide[0], wide[1], scores, None if mask is None else mask[:, block]))
+            parts.append(_products(query, wide[0], wide[1], scores, seen and Seen(seen.mask[:, block])))
         return merge(parts)
     if scores.softcap is None:
         query = query.to(keys.dtype)
-        if mask is not None:
-            output, lse = _masked(query, keys, values, scores.scale, mask)
+        if seen is not None:
+            output, lse = _masked(query, keys, values, scores.scale, seen)
         else:
             output, lse = (_spread if query.dim() == 3 else _flash)(query, keys, values, scores.scale)
         return output.to(own), lse
     logits = (query.to(keys.dtype) @ keys.transpose(-1, -2)).float() * scores.scale
     logits = scores.softcap * torch.tanh(logits / scores.softcap)
-    if mask is not None:
-        logits = logits.masked_fill(~mask, -torch.inf)
+    if seen is not None:
+        logits = logits.masked_fill(~seen.mask, -torch.inf)
     lse = torch.logsumexp(logits, -1)
     weights = torch.exp(logits - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
     return (weights.to(values.dtype) @ values).to(own), lse
@@ -313,14 +325,14 @@ def _spread(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale
     return merge(parts)
 
 
-def _masked(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, mask: torch.Tensor) -> Part:
-    """As `_flash` for `[.., heads, rows, dim]` and entries that are seen where `mask [rows, entries]` is true."""
+def _masked(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float, seen: Seen) -> Part:
+    """As `_flash` for `[.., heads, rows, dim]` and entries that are `seen`."""
     whole = query.dim() == 4
     some = (query, keys, values) if whole else (query[None], keys[None], values[None])
-    added = torch.zeros(1, 1, *mask.shape).masked_fill_(~mask, -torch.inf)
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    output, lse = kernel(*some, 0.0, False, attn_mask=added, scale=scale)
-    lse = lse.masked_fill(~mask.any(-1), -torch.inf)  # it says 0 of a row that sees nothing
+    output, lse = kernel(*some, 0.0, False, attn_mask=seen.added, scale=scale)
+    if seen.blind is not None:
+        lse = lse.masked_fill(seen.blind, -torch.inf)  # it says 0 of a row that sees nothing
     return (output, lse) if whole else (output[0], lse[0])
 
 

@@ -50,14 +50,14 @@ class TreeStep:
         self._keys.append(key)
         self._values.append(value)
         row = Row(self._tree.sequence, 0, len(query), self._tree.sequence.position, 0)
-        return merge([self._inner.past(layer, query, row, scores), _nodes(query, key, value, self._sees, scores)])
+        return merge([self._inner.past(layer, query, row, scores), nodes(query, key, value, self._sees, scores)])
 
     def commit(self) -> None:
         """Make the new nodes part of the tree."""
         self._tree.keys, self._tree.values = self._keys, self._values
 
 
-def _nodes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sees: torch.Tensor, scores: Scores) -> Part:
+def nodes(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, sees: torch.Tensor, scores: Scores) -> Part:
     """What `query [new, heads, dim]` makes of the nodes `[nodes, kv_heads, dim]` that it `sees [new, nodes]`."""
     new, heads, dim = query.shape
     kv_heads = key.shape[1]

@@ -113,9 +113,9 @@ class Runner:
         """How much `tokens`, as they would follow `sequence`, attend to the tokens of each of its segments `at`: see
         `LookingStep.weights`. Nothing of them stays."""
         positions = range(sequence.position, sequence.position + len(tokens))
-        step = LookingStep(self._kind(self._pool, self._bridge.rotations, []), Tree(sequence), positions, at)
+        step = LookingStep(self._bridge.rotations, sequence, len(tokens))
         self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
-        return step.weights
+        return step.weights(at)
 
     def patch(self, sequence: Sequence, tokens: Many[int], positions: Many[int]) -> None:
         """Compute the KV of `tokens` at rising `positions` amidst `sequence`, into its tail, which has room."""

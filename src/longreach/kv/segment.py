@@ -58,6 +58,7 @@ class Segment:
     source: object = None
     whole: bool = True
     _runs: dict[int, list[Run]] = field(default_factory=dict, repr=False)
+    """By layer, as far as they were asked for; the same for all that share the pages, until one has others."""
 
     @classmethod
     def new(cls, pool: PagePool, layers: int, heads: int, start: int, source: object = None) -> Segment:
@@ -96,7 +97,7 @@ class Segment:
             layers, heads, _ = self.table.shape
             taken = self.pool.take(layers * heads * missing).reshape(layers, heads, missing)
             self.table = np.concatenate([self.table, taken], 2)
-            self._runs.clear()
+            self._runs = {}
 
     def append(self, tokens: Sequence[int]) -> int:
         """Count `tokens`, whose keys and values are about to be written, in; there must be room. Returns the entry of
@@ -117,7 +118,7 @@ class Segment:
             return 0
         left = self.table[layers, :, :columns]
         self.table[layers, :, :columns] = -1
-        self._runs.clear()
+        self._runs = {}
         left = left[left >= 0]
         self.pool.release(left)
         return len(left)
@@ -140,13 +141,15 @@ class Segment:
         twin = Segment(
             self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source, self.whole
         )
+        if columns == self.table.shape[2]:
+            twin._runs = self._runs
         self.pool.share(twin.pages)
         return twin
 
     def renumber(self, table: Pages) -> None:
         """Other pages with the same entries take the place of those held until now."""
         self.table = table
-        self._runs.clear()
+        self._runs = {}
 
     def release(self) -> int:
         """Let go of the pages. Returns how many became free."""
@@ -154,7 +157,7 @@ class Segment:
         self.table = self.table[:, :, :0]
         self.entries = np.zeros_like(self.entries)
         self.tokens = []
-        self._runs.clear()
+        self._runs = {}
         return freed
 
 

@@ -47,10 +47,10 @@ class Fast:
     """`fast(ids, positions, rows, attention)`: logits `[1, rows, vocab]` of a model.
 
     `ids` and `positions` are `[1, T]`, any sequences' tokens one after another, each at its own position; `rows` `[R]`
-    says of which of them logits are wanted: of none, nothing is computed after the last layer's keys and values. `few`
-    runs where T is at most `limit`, `many` elsewhere, `fill` where there are no rows. `quick` is false where this is
-    the model's own forward, for the reason in `why`; `bytes` is what quantised weights take beside the model's own.
-    `graph` is what all of it was written from, in the model's own numbers.
+    says of which of them logits are wanted. `few` runs where T is at most `limit`, `many` elsewhere; where there are no
+    rows `fill` does in its place, which computes nothing after the last layer's keys and values. `quick` is false where
+    this is the model's own forward, for the reason in `why`; `bytes` is what quantised weights take beside the model's
+    own. `graph` is what all of it was written from, in the model's own numbers.
     """
 
     few: Callable[[Tensor, Tensor, Tensor, Attention], Tensor]
@@ -64,6 +64,8 @@ class Fast:
 
     def __call__(self, ids: Tensor, positions: Tensor, rows: Tensor, attention: Attention) -> Tensor:
         with torch.inference_mode():
+            if len(rows) == 0 and ids.shape[1] <= self.limit:  # the end of it costs less than other products
+                return self.few(ids, positions, rows.new_zeros(1), attention)[:, :0]
             if self.fill is not None and len(rows) == 0:
                 return self.fill(ids, positions, rows, attention).new_empty(1, 0, 0)
             return (self.few if ids.shape[1] <= self.limit else self.many)(ids, positions, rows, attention)
