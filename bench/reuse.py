@@ -9,21 +9,23 @@ measured in one process, one method after the other for each prompt:
 - miss: reuse, with nothing kept but what opens the prompt: passages are read apart now;
 - pages: reuse, all passages in the pool;
 - disk: reuse, all passages on the disk alone;
+- naive: as pages, passages read by the model as it is, without the adapter;
+- gaze, epic: as pages, and a share of the passages' tokens computed again (`longreach.kv.reuse`);
 - transformers, llama.cpp: what opens the prompt is kept, as they do it (`reuse_peers.py`).
 
-Then hundreds of questions on 200 chunks, of which no tier can hold all (`reuse_steady.py`).
+Methods that choose inside of the model are not the engine's: `repair.py` follows them. Then hundreds of questions on
+200 chunks, of which no tier can hold all (`reuse_steady.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import json
 import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,80 +42,56 @@ from longreach.evaluate.metrics.answers import reference_recall
 from longreach.evaluate.metrics.fidelity import agreement_where_sure, kl_divergence
 from longreach.evaluate.statistics import estimate
 from longreach.kv.codec import make
+from longreach.kv.reuse import reuses
 from longreach.kv.store.entry import Named
 from longreach.kv.store.stats import StoreStats
 from longreach.kv.store.store import KVStore
 from longreach.model.adapters import adapter_for
 from longreach.model.identity import kv_fingerprint
-from longreach.train.material import held_out
+from reuse_cases import LONGEST, Case, cases, hashed
 from reuse_figure import Point, write_png
 from reuse_peers import Peer, peers
 from reuse_steady import CHUNKS, DEVICE, DISK, HOST, QUESTIONS, Hundred, steady
 
-LONGEST = 130
-"""Tokens of a passage."""
 METHODS = ("full", "prefix", "miss", "pages", "disk")
+REPAIRS = ("gaze(share=0.15)", "gaze(share=0.3)", "epic(share=0.15)")
+NEAR = ("pages", "naive", *REPAIRS)
+"""Methods that lose something."""
 EXACT = ("full", "prefix", "transformers", "llama.cpp")
 """Methods that lose nothing."""
 FIGURE = HOME / "bench" / "results" / "reuse.png"
 
 
-@dataclass(frozen=True)
-class Case:
-    """A question of people, with the passages that answer it and others that look alike, in any order."""
+@dataclass
+class Loss:
+    """What differs from the reference, token by token of its answers, and of the answers the recall that is lost."""
 
-    pack: str
-    question: str
-    passages: list[str]
-    answers: list[str]
+    kl: list[float] = field(default_factory=list)
+    sure: list[bool] = field(default_factory=list)
+    recall: list[float] = field(default_factory=list)
 
 
 @dataclass
 class Found:
-    """What was measured of one kind of prompt: seconds to the first token by method, and what differs from the
-    reference."""
+    """What was measured of one kind of prompt: seconds to the first token by method, and what is lost by it."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    kl: list[float] = field(default_factory=list)
-    first_kl: list[float] = field(default_factory=list)
-    sure: list[bool] = field(default_factory=list)
-    recall: dict[str, list[float]] = field(default_factory=lambda: {"full": [], "pages": []})
+    lost: dict[str, Loss] = field(default_factory=lambda: {name: Loss() for name in NEAR})
+    recall: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     page_bytes: list[int] = field(default_factory=list)
     disk_bytes: list[int] = field(default_factory=list)
-
-
-def cases(data: Path, pack: str, passages: int, count: int, engine: Engine) -> Iterator[Case]:
-    """Held-out questions of a pack, each with `passages` held-out passages."""
-    from bm25s import BM25, tokenize
-
-    held = json.loads(gzip.decompress((data / f"{pack}.json.gz").read_bytes()))
-    ids = [i for i in held["docs"] if held_out(pack, i)]
-    index = BM25()
-    index.index(tokenize([held["docs"][i] for i in ids], stopwords="en", show_progress=False), show_progress=False)
-    made = 0
-    for key in sorted((key for key in held["queries"] if held_out(pack, key)), key=_hash):
-        if made == count:
-            return
-        asked = tokenize([held["queries"][key]], stopwords="en", show_progress=False)
-        ranked = [ids[i] for i in index.retrieve(asked, k=3 * passages, show_progress=False)[0][0]]
-        gold = [i for i in held["qrels"][key] if i in held["docs"]]
-        chosen = list(dict.fromkeys([*gold, *ranked]))[:passages]
-        if not gold or len(chosen) < passages:
-            continue
-        texts = [engine.decode(engine.tokenize(held["docs"][i])[:LONGEST]) for i in sorted(chosen, key=_hash)]
-        made += 1
-        yield Case(pack, held["queries"][key], texts, held["answers"].get(key, []))
 
 
 def measure(options: Options) -> Result:
     count, kinds = (1, [("nq_passages", 8)]) if options.quick else (options.extra.cases, KINDS)
     found: dict[str, Found] = {}
     with tempfile.TemporaryDirectory() as folder:
-        exact, apart = _engine(), _engine()
-        _keep(apart, Path(folder))
+        exact, apart, naive = _engine(), _engine(), _engine()
+        _keep(apart, Path(folder) / "adapter")
+        _keep(naive, Path(folder) / "naive", adapted=False)
         assert apart.passages is not None
-        for engine in (exact, apart):
+        for engine in (exact, apart, naive):
             engine.quicken()
         others = peers(options.extra.gguf)
         for pack, passages in kinds:
@@ -121,12 +99,14 @@ def measure(options: Options) -> Result:
                 name = f"{pack}, {passages} passages, {form}"
                 found[name] = Found()
                 for case in cases(options.data, pack, passages, count, exact):
-                    _measure(case, form, exact, apart, others, found[name], options.extra.answer)
+                    _measure(case, form, exact, apart, naive, others, found[name], options.extra.answer)
                 print(name, _row(name, found[name]), flush=True)
         apart.passages.store.close()
+        del naive
         lasting, held = _steady(options, exact, Path(folder) / "steady")
     rows = [_row(name, of) for name, of in found.items()]
     more = {
+        "what is lost": [_losses(method, list(found.values())) for method in NEAR],
         "others, and bytes": [_others(name, of) for name, of in found.items()],
         "steady state": [_lasting(name, of) for name, of in lasting.items()],
     }
@@ -151,11 +131,11 @@ def _engine(kv_bytes: int | None = None) -> PagedEngine:
     return engine
 
 
-def _keep(engine: PagedEngine, folder: Path) -> None:
+def _keep(engine: PagedEngine, folder: Path, adapted: bool = True) -> None:
     """Let it keep passages, in pages and on disk, and not in host memory."""
     name = kv_fingerprint(engine.loaded, str(engine.pool.keys.dtype))
     store = KVStore.open(folder, fingerprint=name, codec=Named(CODEC, make(CODEC)), host_bytes=0, disk_bytes=1 << 34)
-    engine.keep_passages(store, adapter_for(engine.loaded.model))
+    engine.keep_passages(store, adapter_for(engine.loaded.model) if adapted else None)
 
 
 def _steady(options: Options, exact: PagedEngine, folder: Path) -> tuple[dict[str, Hundred], StoreStats]:
@@ -163,9 +143,9 @@ def _steady(options: Options, exact: PagedEngine, folder: Path) -> tuple[dict[st
     held = json.loads(gzip.decompress((options.data / "nq_passages.json.gz").read_bytes()))
     chunks, questions = (12, 10) if options.quick else (CHUNKS, options.extra.questions)
     texts = [
-        exact.decode(exact.tokenize(held["docs"][at])[:LONGEST]) for at in sorted(held["docs"], key=_hash)[:chunks]
+        exact.decode(exact.tokenize(held["docs"][at])[:LONGEST]) for at in sorted(held["docs"], key=hashed)[:chunks]
     ]
-    asked = [held["queries"][at] for at in sorted(held["queries"], key=_hash)]
+    asked = [held["queries"][at] for at in sorted(held["queries"], key=hashed)]
     parts, stats = steady(_engine, exact, texts, asked, folder, questions)
     size = questions // len(parts)
     return {f"questions {size * at + 1} to {size * (at + 1)}": part for at, part in enumerate(parts)}, stats
@@ -202,7 +182,8 @@ def _points(found: dict[str, Found]) -> list[Point]:
     for name, of in found.items():
         for method, seconds in of.seconds.items():
             share = statistics.median(a / b for a, b in zip(seconds, of.seconds["full"], strict=True))
-            points.append(Point(name, method, share, 0.0 if method in EXACT else statistics.mean(of.kl)))
+            kl = [] if method in EXACT else of.lost["pages" if method in METHODS else method].kl
+            points.append(Point(name, method, share, statistics.mean(kl) if kl else 0.0))
     return points
 
 
@@ -211,6 +192,7 @@ def _measure(
     form: str,
     exact: PagedEngine,
     apart: PagedEngine,
+    naive: PagedEngine,
     others: Mapping[str, Peer],
     found: Found,
     answer: int,
@@ -222,8 +204,8 @@ def _measure(
         asked = assemble_chat(case.question, passages) if form == "chat" else None
         return apart.parts(asked or RankSpans().prompt(case.question, passages, engine))
 
-    store = apart.passages.store if apart.passages is not None else None
-    assert store is not None
+    assert apart.passages is not None
+    store = apart.passages.store
     opening = prompt(["."], apart)  # has what opens the prompt read, and one passage that is none of the others
     exact.forget()
     seconds, wanted = first(exact, prompt(case.passages, exact), answer)
@@ -248,15 +230,31 @@ def _measure(
     rest = apart.encode(prompt(case.passages, apart))[len(opened) :]
     for name, peer in others.items():
         found.seconds[name].append(peer(opened, rest))
-    log_p, log_q = (along(engine, prompt(case.passages, engine), wanted) for engine in (exact, apart))
-    divergence = kl_divergence(log_p, log_q)
-    found.kl += divergence.tolist()
-    found.first_kl.append(float(divergence[0]))
-    found.sure += agreement_where_sure(log_p, log_q).tolist()
     found.tokens.append(len(apart.encode(prompt(case.passages, apart))))
-    for name, ids in (("full", wanted), ("pages", told)):
+    log_p = along(exact, prompt(case.passages, exact), wanted)
+
+    def lose(method: str, engine: PagedEngine, told: list[int]) -> None:
+        log_q = along(engine, prompt(case.passages, engine), wanted)
+        lost = found.lost[method]
+        lost.kl += kl_divergence(log_p, log_q).tolist()
+        lost.sure += agreement_where_sure(log_p, log_q).tolist()
         if case.answers:
-            found.recall[name].append(reference_recall(exact.decode(ids), case.answers))
+            recalls = (reference_recall(exact.decode(ids), case.answers) for ids in (wanted, told))
+            lost.recall.append(next(recalls) - next(recalls))
+
+    if case.answers:
+        found.recall.append(reference_recall(exact.decode(wanted), case.answers))
+    lose("pages", apart, told)
+    for method in REPAIRS:
+        apart.passages.repair_by(reuses.make(method))
+        seconds, told = first(apart, prompt(case.passages, apart), answer)
+        found.seconds[method].append(seconds)
+        lose(method, apart, told)
+    apart.passages.repair_by(None)
+    first(naive, prompt(case.passages, naive), 1)
+    seconds, told = first(naive, prompt(case.passages, naive), answer)
+    found.seconds["naive"].append(seconds)
+    lose("naive", naive, told)
 
 
 def first(engine: PagedEngine, prompt: Prompt, tokens: int) -> tuple[float, list[int]]:
@@ -271,11 +269,8 @@ def _row(name: str, found: Found) -> Row:
         f"{method}, times": round(statistics.median(a / b for a, b in zip(full, found.seconds[method], strict=True)), 2)
         for method in METHODS[1:]
     }
-    kl = estimate(found.kl)
-    recalls = {
-        f"recall, {name}": round(statistics.mean(values), 3) if values else None
-        for name, values in found.recall.items()
-    }
+    lost = found.lost["pages"]
+    kl = estimate(lost.kl)
     return {
         "prompts": name,
         "tokens": round(statistics.median(found.tokens)),
@@ -284,11 +279,34 @@ def _row(name: str, found: Found) -> Row:
         "miss over prefix": round(_over(found, "miss", "prefix"), 3),
         "KL": round(kl.mean, 4),
         "to": round(kl.high, 4),
-        "first KL": round(statistics.mean(found.first_kl), 4),
-        "sure": len(found.sure),
-        "agree": round(statistics.mean(found.sure), 4) if found.sure else None,
-        **recalls,
+        "sure": len(lost.sure),
+        "agree": round(statistics.mean(lost.sure), 4) if lost.sure else None,
+        "recall": round(statistics.mean(found.recall), 3) if found.recall else None,
     }
+
+
+def _losses(method: str, found: Sequence[Found]) -> Row:
+    """A method over all kinds of prompts."""
+    kl, sure, recall = (
+        [value for of in found for value in getattr(of.lost[method], name)] for name in ("kl", "sure", "recall")
+    )
+    divergence = estimate(kl)
+    return {
+        "method": method,
+        "times": round(_times(found, method), 2),
+        "KL": round(divergence.mean, 4),
+        "from": round(divergence.low, 4),
+        "to": round(divergence.high, 4),
+        "sure": len(sure),
+        "agree": round(statistics.mean(sure), 4),
+        "recall lost": round(statistics.mean(recall), 3),
+        "lost at least": round(estimate(recall).low, 3),
+    }
+
+
+def _times(found: Sequence[Found], method: str) -> float:
+    """As soon as the full prefill, in the middle."""
+    return statistics.median(a / b for of in found for a, b in zip(of.seconds["full"], of.seconds[method], strict=True))
 
 
 def _over(found: Found, one: str, other: str) -> float:
@@ -298,22 +316,17 @@ def _over(found: Found, one: str, other: str) -> float:
 
 def _bars(found: dict[str, Found], lasting: dict[str, Hundred]) -> list[Bar]:
     every = list(found.values())
-    kl = statistics.mean(value for of in every for value in of.kl)
-    agree = statistics.mean(value for of in every for value in of.sure)
-    times = {
-        method: statistics.median(
-            a / b for of in every for a, b in zip(of.seconds["full"], of.seconds[method], strict=True)
-        )
-        for method in METHODS
-    }
-    lost = [a - b for of in every for a, b in zip(of.recall["full"], of.recall["pages"], strict=True)]
-    bars = [
-        at_most("mean KL to the full prefill", round(kl, 4), 0.05),
-        at_least("same first choice where the full prefill is sure", round(agree, 4), 0.99),
-        at_least("times as soon as the full prefill, from pages", round(times["pages"], 2), 2.2),
-        at_least("times as soon as the full prefill, from disk", round(times["disk"], 2), 2.2),
-        at_least("times as soon as the full prefill, where all is missed", round(times["miss"], 3), 0.97),
-    ]
+    bars = []
+    for method in ("pages", REPAIRS[0]):
+        row = _losses(method, every)
+        bars += [
+            at_most(f"{method}: mean KL to the full prefill", float(str(row["KL"])), 0.05),
+            at_least(f"{method}: same first choice where the full prefill is sure", float(str(row["agree"])), 0.99),
+            at_least(f"{method}: times as soon as the full prefill", float(str(row["times"])), 2.2),
+            at_most(f"{method}: answer recall lost, low end of the interval", float(str(row["lost at least"])), 0.0),
+        ]
+    for method, bar in (("disk", 2.2), ("miss", 0.97)):
+        bars.append(at_least(f"{method}: times as soon as the full prefill", round(_times(every, method), 3), bar))
     parts = list(lasting.values())
     kept = parts[-1].gain / parts[0].gain
     bars.append(at_least("steady state: the gain of the last fifth, of that of the first", round(kept, 3), 0.9))
@@ -321,14 +334,7 @@ def _bars(found: dict[str, Found], lasting: dict[str, Hundred]) -> list[Bar]:
         a / b for of in every for a, b in zip(of.seconds["miss"], of.seconds["prefix"], strict=True)
     )
     bars.append(at_most("seconds where all is missed, of those with a prefix cache", round(over, 3), 1.03))
-    if lost:
-        low = estimate(lost).low
-        bars.append(at_most("answer recall lost, low end of the interval", round(low, 3), 0.0))
     return bars
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -124,7 +124,7 @@ def test_what_a_question_looks_at_is_its_attention() -> None:
         model = network("llama")
         model.set_attn_implementation("eager")
         attentions = model(torch.tensor([ids]), output_attentions=True).attentions
-    wanted = torch.stack(attentions)[:, 0, :, -7:, : len(segment)].mean((0, 1, 2))
+    wanted = torch.stack(attentions)[:, 0, :, -7:, : len(segment)].mean((1, 2))
     assert (weights - wanted).abs().max() < 1e-5
 
 

@@ -28,10 +28,9 @@ class LookingStep:
             raise UnsupportedError("a question cannot look at what has other entries in some streams, or none at all")
         self._seen = seen
         self._rotations = rotations
-        self._layers = sequence.layers
         device = sequence.pool.keys.device
         self._own = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
-        self._weights = torch.zeros(len(seen.positions), device=device)
+        self._weights = torch.zeros(sequence.layers, len(seen.positions), device=device)
 
     def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
         """See `Step.attend`."""
@@ -51,7 +50,7 @@ class LookingStep:
             total = torch.logaddexp(before, among)
             laid = total.view(count, len(keys), group).transpose(0, 1).reshape(len(keys), -1, 1)
             weights = logits.sub_(laid).exp_()
-            self._weights[block.entries] += weights.sum((0, 1)) / (self._layers * new * heads)
+            self._weights[layer, block.entries] += weights.sum((0, 1)) / (new * heads)
             past = (weights @ values[:, block.entries]).view(len(keys), count, group, -1).transpose(0, 1)
             kept = output[block.tokens] * torch.exp(among - total)[..., None].to(output.dtype)
             output[block.tokens] = kept + past.reshape(count, heads, -1).to(output.dtype)
@@ -59,8 +58,8 @@ class LookingStep:
         return output, lse
 
     def weights(self, segments: Many[Segment]) -> list[torch.Tensor]:
-        """For each of some segments of the sequence the attention `[tokens]` (float32) that its tokens got: a mean over
-        layers, query heads and the tokens that look, after the softmax over everything that they see."""
+        """For each of some segments of the sequence the attention `[layers, tokens]` (float32) that its tokens got: a
+        mean over query heads and the tokens that look, after the softmax over everything that they see."""
         ends = np.cumsum([count for _, count in self._seen.segments])
         found = {id(one): (int(end), count) for (one, count), end in zip(self._seen.segments, ends, strict=True)}
-        return [self._weights[end - count : end] for end, count in (found[id(segment)] for segment in segments)]
+        return [self._weights[:, end - count : end] for end, count in (found[id(segment)] for segment in segments)]

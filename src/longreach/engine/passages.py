@@ -80,10 +80,11 @@ class Passages:
         self._repair: Repair | None = None
         self._reading = Rate()
 
-    def repair_by(self, method: Reuse) -> None:
-        """From now on repair passages by `method` before a prompt uses them. Raises UnsupportedError for a method that
-        the engine cannot do."""
-        self._repair = Repair(self._runner, self._pool, self._streams, method, self._step_tokens, self._reserve)
+    def repair_by(self, method: Reuse | None) -> None:
+        """From now on repair passages by `method` before a prompt uses them; by None, use them as they are. Raises
+        UnsupportedError for a method that the engine cannot do."""
+        parts = self._runner, self._pool, self._streams
+        self._repair = None if method is None else Repair(*parts, method, self._step_tokens, self._reserve)
 
     def begin(
         self,

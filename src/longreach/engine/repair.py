@@ -61,7 +61,7 @@ class Repair:
         looked = None
         if self.method.looks:
             weights = self.runner.look(self._sequence(segments), question[-self.step_tokens :], passages)
-            looked = Question(torch.cat(weights)[None, None, None])
+            looked = Question(torch.cat(weights, 1)[:, None, None])
         depths = self.method.depths(StoredTokens(chunks, self.streams[0], question=looked))
         return [int(at) for at in depths.cpu().nonzero()[:, 0]]
 

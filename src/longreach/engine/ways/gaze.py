@@ -19,8 +19,8 @@ class Gazed(Way):
     that the question attends to most is computed again behind what really stands before it (`longreach.kv.reuse.gaze`,
     `longreach.engine.repair`)."""
 
-    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.2)",)
-    share: float = 0.2
+    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.12)", "gaze(share=0.15)", "gaze(share=0.2)")
+    share: float = 0.15
 
     def __post_init__(self) -> None:
         check_share(self.share)

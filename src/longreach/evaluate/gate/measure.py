@@ -97,7 +97,9 @@ def measure(
     seconds: list[float] = []
     moved = relocation_error(engine, [token for part in prompts[0].parts for token in part.token_ids])
     with TemporaryDirectory(prefix="longreach-gate-") as folder:
-        kept = {spec: _kept(engine, spec, settings, Path(folder)) for spec in chosen}
+        kept = {
+            spec: _kept(engine, spec, settings, Path(folder) / (made_of or "own")) for spec, made_of in chosen.items()
+        }
         try:
             for number, prompt in enumerate(prompts):
                 progress(number, len(prompts))
@@ -131,7 +133,7 @@ def measure(
 
 def _kept(engine: PagedEngine, spec: str, settings: Settings, folder: Path) -> Passages | None:
     """What an engine that goes this way keeps, and where; the engine itself keeps none again."""
-    chosen = settings.model_copy(update={"store": folder / str(len(list(folder.iterdir())))})
+    chosen = settings.model_copy(update={"store": folder})
     ways.make(spec).begin(engine, lambda: open_store(engine.loaded, chosen, engine.pool.keys.dtype))
     kept, engine.passages = engine.passages, None
     return kept
