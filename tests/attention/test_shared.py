@@ -121,19 +121,22 @@ def test_what_spares_little_is_shared_where_more_lies_behind_it() -> None:
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_a_step_of_sequences_that_share_equals_the_definition(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_step_of_sequences_that_share_equals_the_definition(
+    family: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bridge = bridge_of(family)
     sequences = tree(bridge, pool_of(bridge))
     assert shared_by(sequences, 512) is None
     found = []
     for kind, worth in ((PlainStep, None), (StridedStep, 1), (NumbaStep, 1)):
         monkeypatch.setattr("longreach.attention.strided_step.shared_beginnings", _sharing(worth))
-        given = [(sequence, tokens(1, at)) for at, sequence in enumerate(sequences)]
+        given = [(sequence, tokens(count, at)) for at, sequence in enumerate(sequences)]
         found.append(torch.cat(read(bridge, kind, given)))
-        for sequence in sequences:  # the same token once more, in the same place
-            sequence.segments[-1].tokens.pop()
-            sequence.segments[-1].entries -= 1
-            sequence.position -= 1
+        for sequence in sequences:  # the same tokens once more, in the same places
+            del sequence.segments[-1].tokens[-count:]
+            sequence.segments[-1].entries -= count
+            sequence.position -= count
     assert all((found[0] - other).abs().max() < TOLERANCE for other in found[1:])
 
 

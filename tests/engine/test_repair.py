@@ -113,6 +113,26 @@ def test_without_room_for_a_repair_the_prompt_is_read_as_a_whole(tmp_path: Path)
     assert (answer(small, parts) - wanted).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_new_passages_are_read_with_the_prompt_and_apart_later(idle: bool, tmp_path: Path) -> None:
+    wanted = engine_of("llama").explore(prompt(3, 1, 2)).root
+    engine = engine_of("llama", tmp_path, "gaze(share=0.3)")
+    assert engine.passages is not None
+    engine.passages.postpone()
+    first = engine.explore(prompt(3, 1, 2))
+    assert (first.root - wanted).abs().max() < 1e-4
+    assert (first.reused_tokens, first.recomputed_tokens) == (0, 0)
+    while idle and engine.catch_up():
+        pass
+    second = engine.explore(prompt(1, 3, 4))
+    kept = sum(len(part.token_ids) for part in prompt(1, 3)[1:-1])
+    assert second.recomputed_tokens > 0
+    assert (second.reused_tokens >= kept) == idle
+    engine.explore(prompt(5, 6))
+    engine.forget()
+    assert not engine.catch_up()
+
+
 def test_what_a_question_looks_at_is_its_attention() -> None:
     engine = engine_of("llama")
     text = prompt(3, 1, 2)

@@ -43,11 +43,11 @@ class SharedBeginnings:
 
 
 def shared_beginnings(rows: Many[Row], worth: int = WORTH) -> SharedBeginnings | None:
-    """What sequences with one new token each share; None where that spares less than `worth` entries."""
-    plain = [row for row in rows if row.count == 1 and row.watcher is None and row.reader is None]
+    """What sequences share whose new tokens attend to all of it; None where that spares less than `worth` entries."""
+    plain = [row for row in rows if row.positions is None and row.watcher is None and row.reader is None]
     if len(plain) < 2:
         return None
-    found = SharedBeginnings([], {}, max(row.position for row in plain))
+    found = SharedBeginnings([], {}, max(row.last for row in plain))
     _split(plain, found, worth)
     return found if found.parts else None
 
@@ -75,7 +75,8 @@ def _split(rows: Many[Row], found: SharedBeginnings, worth: int) -> None:
         if length == 0 or any(row.position < end for row in group):
             continue
         before, known = len(found.parts), {row.first: found.rest[row.first] for row in group}
-        found.parts.append(Shared(torch.tensor([row.first for row in group]), own[0], first, length))
+        tokens = torch.cat([torch.arange(row.first, row.first + row.count) for row in group])
+        found.parts.append(Shared(tokens, own[0], first, length))
         for row in group:
             found.rest[row.first] = known[row.first][0], first + length
         _split(group, found, worth)

@@ -59,7 +59,7 @@ class StridedStep(Step):
         return super().attend(layer, query, key, value, scores)
 
     def _shared_part(self, layer: int, shared: Shared, query: torch.Tensor, scores: Scores, heads: int) -> Part:
-        """Attention of `query [tokens, heads, dim]`, one of each sequence, to what they share."""
+        """Attention of `query [tokens, heads, dim]` to what their sequences share."""
         turned = self.rotations[layer].turn(query, -shared.segment.shift)
         parts: list[list[Part]] = [[] for _ in range(heads)]
         for run in shared.segment.runs(layer):
@@ -126,7 +126,8 @@ class StridedStep(Step):
         """As `_row`, by what is gathered; None where it cannot be."""
         known = id(row.sequence), fresh is not None
         if known not in self._together:
-            worth = row.count > 1 and len(row.sequence.segments) >= PLACES
+            alone = self._rest.get(row.first, (0, 0)) == (0, 0)
+            worth = alone and row.count > 1 and len(row.sequence.segments) >= PLACES
             self._together[known] = Gathered.of(row, before=fresh is not None) if worth else None
         gathered = self._together[known]
         if gathered is None:

@@ -271,6 +271,14 @@ class PagedEngine(Engine):
                 self.quicken()
             return read
 
+    def catch_up(self) -> bool:
+        """In time that nobody wants, read a passage that was put off when a prompt had it. False where there is none,
+        or a request is on its way."""
+        with self._lock, torch.inference_mode():
+            if self.passages is None or self.scheduler.running or self.scheduler.waiting:
+                return False
+            return self.passages.catch_up()
+
     @property
     def keeps_passages(self) -> bool:
         return self.passages is not None

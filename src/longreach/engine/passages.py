@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from longreach.engine.loading import Loading
+from longreach.engine.postponed import Met, Postponed
 from longreach.engine.repair import Repair
 from longreach.engine.requests import Part
 from longreach.engine.runner import Runner
@@ -78,6 +79,7 @@ class Passages:
         self._meanwhile = meanwhile
         self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
+        self._postponed: Postponed | None = None
         self._reading = Rate()
 
     def repair_by(self, method: Reuse | None) -> None:
@@ -85,6 +87,22 @@ class Passages:
         UnsupportedError for a method that the engine cannot do."""
         parts = self._runner, self._pool, self._streams
         self._repair = None if method is None else Repair(*parts, method, self._step_tokens, self._reserve)
+
+    def postpone(self) -> None:
+        """From now on have a prompt read as a whole where most of its passages are new: with repair that is sooner than
+        reading them apart, and exact. They are read apart by `catch_up`, or when a prompt has them again."""
+        self._postponed = Postponed()
+
+    def catch_up(self) -> bool:
+        """Read one passage that was postponed; False where there is none, or no room for it."""
+        while self._postponed is not None and (found := self._postponed.take()) is not None:
+            key, met = found
+            if self.store.where(key) is None:
+                try:
+                    return self.read_ahead(met.opening, [key.tokens], met.tenant) > 0
+                except OutOfPagesError:
+                    return False
+        return False
 
     def begin(
         self,
@@ -94,11 +112,13 @@ class Passages:
         tenant: str = "",
     ) -> Begun | None:
         """`opening` and `passages` as a prompt of `tenant` has them before `question`; None where there is no room for
-        them apart."""
+        them apart, or they are postponed."""
         found: dict[Key, Segment] = {}
         held: list[Segment] = []
         try:
             keys = [self.key(opening, passage, tenant) for passage in passages]
+            if self._held_back(set(keys), Met(tuple(opening), tenant)):
+                return None
             wanted = len(opening) + sum(len(key.tokens) for key in set(keys))
             lay = self._in_pages(tuple(opening), set(keys), tenant)
             head, read = self._opening(tuple(opening), tenant)
@@ -151,8 +171,17 @@ class Passages:
     def clear(self) -> None:
         """Let go of every opening, and of all that the store holds of this model."""
         self.store.clear()
+        if self._postponed is not None:
+            self._postponed.clear()
         while self._openings:
             self._openings.popitem()[1].release()
+
+    def _held_back(self, keys: Collection[Key], met: Met) -> bool:
+        """Whether a prompt with these passages is to be read as a whole."""
+        if self._postponed is None:
+            return False
+        missing = [key for key in keys if self.store.where(key) is None]
+        return self._postponed.holds_back(missing, sum(len(key.tokens) for key in keys), met)
 
     def _in_pages(self, opening: tuple[int, ...], keys: Iterable[Key], tenant: str) -> int:
         """How many tokens of a prompt's beginning lie in pages."""

@@ -113,9 +113,10 @@ class Driver:
         self._add(lambda: None)
 
     def _run(self) -> None:
+        idle = False  # whether there may be something to read that was put off
         while True:
             with self._changed:
-                while not (self._calls or self._followed or self._closing):
+                while not (self._calls or self._followed or self._closing or idle):
                     self._changed.wait()
                 calls = list(self._calls)
                 self._calls.clear()
@@ -130,6 +131,13 @@ class Driver:
                 return
             if self._followed and not any(told):
                 self._step()
+            idle = bool(told) or (not self._followed and self._catch_up())
+
+    def _catch_up(self) -> bool:
+        try:
+            return self._engine.catch_up()
+        except Exception:  # nobody waits for it: what is wrong comes up when somebody does
+            return False
 
     def _step(self) -> None:
         try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Gazed(Way):
     """Passages are read apart, with the model's adapter where it has one; of each prompt, the `share` of their tokens
     that the question attends to most is computed again behind what really stands before it (`longreach.kv.reuse.gaze`,
-    `longreach.engine.repair`)."""
+    `longreach.engine.repair`). A prompt most of whose passages are new is read as a whole, and they later."""
 
     tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.12)", "gaze(share=0.15)", "gaze(share=0.2)")
     share: float = 0.15
@@ -40,3 +40,4 @@ class Gazed(Way):
         engine.keep_passages(store(), adapter_for(engine.loaded.model))
         assert engine.passages is not None
         engine.passages.repair_by(reuses.make(f"gaze(share={self.share})"))
+        engine.passages.postpone()

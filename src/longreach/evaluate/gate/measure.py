@@ -152,7 +152,7 @@ def _compare(engine: PagedEngine, prompt: Asking, exact: _Exact, found: _Found) 
     if engine.passages is None:
         begun(engine, prompt.opening, 1)
     else:
-        begun(engine, prompt.parts, 1)
+        engine.read_ahead(prompt.parts)
         engine.passages.store.flush()
     seconds, answer = begun(engine, prompt.parts, ANSWER, STOPS[prompt.form])
     if engine.passages is not None and answer.usage.reused_tokens < prompt.reusable:
