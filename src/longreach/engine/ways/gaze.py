@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from longreach.engine.ways import OpenStore, Way, ways
+from longreach.engine.ways import OpenStore, ways
+from longreach.engine.ways.adapter import WithAdapter
 from longreach.kv.reuse.reuse import check_share
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 @ways.register("gaze")
 @dataclass(frozen=True)
-class Gazed(Way):
+class Gazed(WithAdapter):
     """Passages are read apart, with the model's adapter where it has one; of each prompt, the `share` of their tokens
     that the question attends to most is computed again behind what really stands before it (`longreach.kv.reuse.gaze`,
     `longreach.engine.repair`). A prompt most of whose passages are new is read as a whole, and they later."""
@@ -26,18 +27,12 @@ class Gazed(Way):
         check_share(self.share)
 
     def made_of(self, engine: PagedEngine) -> str | None:
-        from longreach.model.adapters import adapter_for
-
-        if not engine.bridge.relocatable:
-            return None
-        adapter = adapter_for(engine.loaded.model)
-        return "" if adapter is None else adapter.name
+        return (super().made_of(engine) or "") if engine.bridge.relocatable else None
 
     def begin(self, engine: PagedEngine, store: OpenStore) -> None:
         from longreach.kv.reuse import reuses
-        from longreach.model.adapters import adapter_for
 
-        engine.keep_passages(store(), adapter_for(engine.loaded.model))
+        super().begin(engine, store)
         assert engine.passages is not None
         engine.passages.repair_by(reuses.make(f"gaze(share={self.share})"))
         engine.passages.postpone()
