@@ -12,7 +12,6 @@ import argparse
 import gc
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from harness import Options, Result, Row, at_least, at_most, run
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Part
 from longreach.engine.stores import CODEC
+from longreach.evaluate.continuations import begun
 from longreach.kv.codec import make
 from longreach.kv.reuse import reuses
 from longreach.kv.store.entry import Named
@@ -47,12 +47,7 @@ def store_in(folder: Path, host_bytes: int, device: str = "cuda") -> KVStore:
 def seconds(engine: PagedEngine, parts: list[Part] | list[int]) -> float:
     """To the first token."""
     torch.cuda.synchronize()
-    began = time.perf_counter()
-    stream = engine.stream(parts, max_tokens=1)
-    next(stream)
-    passed = time.perf_counter() - began
-    stream.finish()
-    return passed
+    return begun(engine, parts, 1)[0]
 
 
 def apart(folder: Path) -> float:
