@@ -88,10 +88,11 @@ class Passages:
         parts = self._runner, self._pool, self._streams
         self._repair = None if method is None else Repair(*parts, method, self._step_tokens, self._reserve)
 
-    def postpone(self) -> None:
+    def postpone(self, wanted: bool = True) -> None:
         """From now on have a prompt read as a whole where most of its passages are new: with repair that is sooner than
-        reading them apart, and exact. They are read apart by `catch_up`, or when a prompt has them again."""
-        self._postponed = Postponed()
+        reading them apart, and exact. They are read apart by `catch_up`, or when a prompt has them again. Not `wanted`,
+        read them apart always."""
+        self._postponed = Postponed() if wanted else None
 
     def catch_up(self) -> bool:
         """Read one passage that was postponed; False where there is none, or no room for it."""

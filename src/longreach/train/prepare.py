@@ -2,7 +2,9 @@
 
 Packs lie in the folder of evaluation data (`--data`, default LONGREACH_DATA). Long texts are cut by the chunker
 `sentence`. Beside the questions of people, two are made from each passage: what is said about a name in it (answer: the
-sentence), and how a sentence of it goes on (answer: its end).
+sentence), and how a sentence of it goes on (answer: its end). Technical prose comes from the descriptions of the Python
+packages that are installed; its questions are about a term or a sentence of a passage, and count as people's do: they
+come among passages that look alike.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +33,25 @@ from longreach.errors import InputError
 from longreach.train.material import HELD_OUT, NEAR, TRAINING, UNUSED, Form, Ids, Material, Ragged, held_out
 from longreach.types import Document
 
-PASSAGE_TOKENS = 200
+PASSAGE_TOKENS, SHORT_TOKENS = 200, 96
+DESCRIPTION = 12_000
+"""Characters of one package's description at most."""
 ANSWER_TOKENS = 24
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][\w’'-]+(?: (?:of |the |and )?[A-Z][\w’'-]+)*")
+_TERM = re.compile(r"`{1,2}([^`\n]{3,40})`{1,2}|\*\*([^*\n]{3,40})\*\*")
+_MARKUP = re.compile(r"<[^>\n]*>|!?\[([^\]\n]*)\]\([^)\n]*\)|^\.\. .*$|^[ |+=*-]{4,}$", re.MULTILINE)
 _SENTENCE = re.compile(r"(?<=[.!?]) +(?=[A-Z])")
+
+
+DESCRIBED = "packages"
+ABOUT_TERMS = (
+    "What is {}?",
+    "What does {} do?",
+    "When is {} used?",
+    "How is {} used?",
+    "What is the default of {}?",
+)
+ABOUT_SENTENCES = ("What is said about this: {}?", "Why: {}?", "What does this mean: {}?", "{} what?")
 
 
 @dataclass
@@ -59,10 +77,11 @@ class Question:
 
 @dataclass
 class Collector:
-    """Gathers passages and questions from packs; `cut` divides a long text."""
+    """Gathers passages and questions from packs; `cut` divides a long text, `cut_short` into less."""
 
     data: Path
     cut: Callable[[str], list[tuple[int, int]]]
+    cut_short: Callable[[str], list[tuple[int, int]]]
     passages: list[Passage] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
 
@@ -122,6 +141,21 @@ class Collector:
         for name, text, a, b in chance.sample(cuts, min(most, len(cuts))):
             self.add(pack, text[a:b].strip(), held_out(pack, f"{name}:{a}"))
 
+    def descriptions(self, chance: random.Random) -> None:
+        """What installed packages, but this one, say of themselves, with questions."""
+        for name, text in sorted(_described().items()):
+            for a, b in self.cut_short(text):
+                passage = text[a:b].strip()
+                if len(passage) < 120 or sum(map(str.isalpha, passage)) < 0.6 * len(passage):
+                    continue  # tables, code and lists of links
+                held = held_out(DESCRIBED, f"{name}:{a}")
+                at, part = self.add(DESCRIBED, passage, held), HELD_OUT if held else TRAINING
+                terms = [one or other for one, other in _TERM.findall(passage)]
+                words = chance.choice([one for one in _SENTENCE.split(passage) if one]).split()
+                asked = [form.format(chance.choice(terms)) for form in ABOUT_TERMS] if terms else []
+                asked += [form.format(" ".join(words[: chance.randint(4, 9)])) for form in ABOUT_SENTENCES]
+                self.questions.append(Question(DESCRIBED, chance.choice(asked), "", part, [at]))
+
     def make(self, chance: random.Random) -> None:
         """Questions that a passage itself asks for."""
         for at, passage in enumerate(self.passages):
@@ -143,15 +177,27 @@ class Collector:
                 self.questions.append(Question(passage.pack, asked, answer, TRAINING, [at], False))
 
 
+def _described() -> dict[str, str]:
+    """By the names of installed packages, what they say of themselves, without what only a page shows."""
+    found = {}
+    for package in distributions():
+        told = package.metadata.get_payload() or package.metadata.get("Description") or ""  # type: ignore[attr-defined]
+        name = str(package.metadata["Name"]).lower()
+        if name != "longreach" and len(told) > 1000:
+            found[name] = _MARKUP.sub(lambda match: match.group(1) or "", str(told))[:DESCRIPTION]
+    return found
+
+
 def collect(data: Path, count: Any, seed: int) -> Collector:
     """All packs, and what is made from them."""
     chance = random.Random(seed)
-    chunker = chunkers.make(f"sentence(tokens={PASSAGE_TOKENS})", count=count)
 
-    def cut(text: str) -> list[tuple[int, int]]:
-        return [(span.start, span.end) for span in chunker.chunk(Document("text", text))]
+    def cutter(tokens: int) -> Callable[[str], list[tuple[int, int]]]:
+        chunker = chunkers.make(f"sentence(tokens={tokens})", count=count)
+        return lambda text: [(span.start, span.end) for span in chunker.chunk(Document("text", text))]
 
-    found = Collector(data, cut)
+    found = Collector(data, cutter(PASSAGE_TOKENS), cutter(SHORT_TOKENS))
+    found.descriptions(random.Random(seed))
     found.retrieval("musique")
     found.retrieval("nq_passages")
     found.retrieval("scifact", most=2000)
