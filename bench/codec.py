@@ -92,7 +92,9 @@ def prompts(loaded: LoadedModel, pack: Path, count: int, seed: int) -> list[Aske
 def at_equal(rows: Sequence[Row], name: str, divergence: float) -> float | None:
     """Bytes a token of the codec `name` at a KL divergence, between its levels; None where they do not reach it."""
     points = sorted(
-        (math.log(float(row["KL"] or 0)), float(row["bytes/token"] or 0)) for row in rows if _name(row) == name
+        (math.log(max(1e-12, float(row["KL"] or 0))), float(row["bytes/token"] or 0))
+        for row in rows
+        if _name(row) == name
     )
     for (low, more), (high, fewer) in pairwise(points):
         if low <= math.log(divergence) <= high:

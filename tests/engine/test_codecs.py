@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from keeping import ASKED, OPENING, PASSAGES, prompt, store_of
+from longreach.cli.codec import fit_codec
 from longreach.config import Settings
 from longreach.engine import Engine, Part, loading
 from longreach.engine.gate import fingerprint_of
 from longreach.engine.paged import PagedEngine
 from longreach.engine.stores import find_codec, profile_file
-from longreach.errors import SpecError
+from longreach.errors import InputError, SpecError
 from longreach.evaluate.codecs.case import read, spans_of
 from longreach.evaluate.codecs.cost import Cost, add_case
 from longreach.evaluate.codecs.fit import fit_profile
+from longreach.evaluate.gate.material import Asked
 from longreach.evaluate.metrics.fidelity import kl_divergence
 from longreach.kv.codec import Profile, make
 
@@ -116,6 +120,31 @@ def test_what_another_profile_wrote_is_passed_over(
     store_of(again).flush()
     stats = store_of(again).stats()
     assert (stats.foreign, stats.disk.damaged) == (len(CHOSEN) + 1, 0)
+
+
+@pytest.mark.thorough
+def test_the_doctor_fits_a_codec_and_tells_what_it_costs(
+    storyteller: PagedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = PagedEngine(replace(storyteller.loaded, context_length=4096), kv_bytes=64 << 20)
+    asked = [Asked("Who was happy?", tuple(PASSAGES[at : at + 8])) for at in range(0, 28, 4)]
+    monkeypatch.setattr("longreach.cli.ask.make_engine", lambda settings: engine)
+    monkeypatch.setattr("longreach.cli.gate.material_for", lambda *given: (asked, "stories"))
+    settings = Settings(cache=tmp_path, codec="ladder(2)")
+    assert find_codec(settings, fingerprint_of(engine)) is None
+    fit_codec(settings, 7, own_library=False, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    default, fitted = told["codecs"]
+    assert (default["codec"], fitted["codec"]) == ("int8(group=64)", "ladder(2)")
+    assert default["kl"] < fitted["kl"]
+    assert default["bytes_per_token"] > 2 * fitted["bytes_per_token"]
+    assert Path(told["file"]) == profile_file(tmp_path, fingerprint_of(engine))
+    assert find_codec(settings, fingerprint_of(engine)) is not None
+    fit_codec(settings.model_copy(update={"codec": "int4"}), 7, own_library=False, as_json=False)
+    assert "bytes a token" in capsys.readouterr().out
+    asked = asked[:1]
+    with pytest.raises(InputError, match="too few prompts"):
+        fit_codec(settings, 1, own_library=False, as_json=True)
 
 
 @pytest.mark.parametrize("damage", [b"", b"LRKV and no more"])

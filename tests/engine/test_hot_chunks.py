@@ -116,16 +116,13 @@ def test_where_not_all_chunks_fit_they_come_and_go_and_are_there_once_all_the_sa
         streams = [asked.start(chosen) for chosen in wave]
         for stream in streams:
             next(stream)
-        in_pages = [pages for key in asked.keys if (pages := asked.pages(key)) is not None]
-        assert len(np.unique(np.concatenate(in_pages))) == sum(map(len, in_pages))
-        assert all(len(pages) == asked.page_count(len(key.tokens)) for pages, key in _found(asked))
+        assert copies(asked) == 1
         for chosen, stream in zip(wave, streams, strict=True):
             done = stream.finish().token_ids
             assert answers.setdefault(chosen, done) == done
         pool.check()
     stats = asked.passages.store.stats()
     assert stats.device.evicted > 0
-    assert stats.device.bytes <= stats.device.limit
     alone = hot(storyteller, tmp_path / "alone", 400)
     for chosen in list(answers)[:12]:
         assert alone.start(chosen).finish().token_ids == answers[chosen]
@@ -134,5 +131,16 @@ def test_where_not_all_chunks_fit_they_come_and_go_and_are_there_once_all_the_sa
     pool.check()
 
 
-def _found(asked: Hot) -> list[tuple[np.ndarray, Key]]:
-    return [(pages, key) for key in asked.keys if (pages := asked.pages(key)) is not None]
+def copies(asked: Hot) -> int:
+    """In how many sets of pages the chunk lies that lies in most of them, of the store's and of all requests'."""
+    found: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+    for key in asked.keys:
+        pages = asked.pages(key)
+        if pages is not None:
+            found.setdefault(key.tokens, set()).add(tuple(pages.tolist()))
+    scheduler = asked.engine.scheduler
+    for job in (*scheduler.running, *scheduler.waiting):
+        for segment in [*job.begins, *(job.sequence.segments if job.sequence is not None else ())]:
+            if tuple(segment.tokens) in asked.chunks:
+                found.setdefault(tuple(segment.tokens), set()).add(tuple(segment.pages.tolist()))
+    return max(map(len, found.values()))

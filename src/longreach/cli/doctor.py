@@ -54,6 +54,8 @@ def doctor(
     """Say what is installed, which models and devices there are, and what is slow and why; of a MODEL, how much of what
     it has read it can reuse."""
     settings = load_settings(model=measured or model, library=library, codec=codec)
+    if way and codec:
+        raise InputError("--way and --codec are measured one after the other: give one of them")
     if measured and codec:
         from longreach.cli.codec import fit_codec
 
