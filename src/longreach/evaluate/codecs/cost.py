@@ -13,7 +13,7 @@ from longreach.evaluate.metrics.fidelity import SURE
 from longreach.kv.codec import Codec
 from longreach.model.load import LoadedModel
 
-AT_ONCE = 6
+AT_ONCE = 8
 """Codecs whose keys and values are read on behind in one pass."""
 
 

@@ -35,7 +35,7 @@ class Ladder:
 
     `ladder` is fitted to the model (`longreach.kv.codec.ladder_fit`), and what is written can be read with the same one
     only. The length of a token's error in a layer, in steps of that layer, is at most `sqrt(n) / 2` times the level's
-    factor, and the few per cent by which axes of 8 bits are off.
+    factor, and the few per cent by which axes of 6 bits are off.
     """
 
     level: int = 2

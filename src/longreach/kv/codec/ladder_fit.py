@@ -20,14 +20,15 @@ from longreach.kv.codec.upright import turn_back
 LOSS = 2.6e-4
 """A step is this, divided by the root of its channel's weight."""
 _RIDGE = 0.01
-_MOST = 127
+_MOST = 31
 Sample = tuple[torch.Tensor, torch.Tensor, int]
 """Keys, values, and the position of the first key."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matrices:
-    """One matrix a layer in 8 bits: `whole [layers, n, n]` int8, in steps of `scales [layers, n]`, one a column."""
+    """One matrix a layer in 6 bits: `whole [layers, n, n]` int8, in steps of `scales [layers, n]`, one a row. What they
+    code takes 1 % more than by all bits; by 4 it takes 13 % more (embedded model)."""
 
     whole: NDArray[np.int8]
     scales: NDArray[np.float32]
@@ -36,12 +37,12 @@ class Matrices:
     def rounded(cls, matrices: Sequence[NDArray[np.float64]]) -> Matrices:
         """The nearest to `matrices [n, n]`."""
         found = np.stack(matrices)
-        scales = (np.abs(found).max(1) / _MOST).clip(1e-30).astype(np.float32)
-        return cls((found / scales[:, None]).round().clip(-_MOST, _MOST).astype(np.int8), scales)
+        scales = (np.abs(found).max(2) / _MOST).clip(1e-30).astype(np.float32)
+        return cls((found / scales[:, :, None]).round().clip(-_MOST, _MOST).astype(np.int8), scales)
 
     def of(self, layer: int) -> torch.Tensor:
         """`[n, n]`, float32."""
-        return torch.from_numpy(self.whole[layer]).float() * torch.from_numpy(self.scales[layer])
+        return torch.from_numpy(self.whole[layer]).float() * torch.from_numpy(self.scales[layer])[:, None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from longreach.attention.rotation import Rotation
 from longreach.errors import DiskFullError, ModelError
+from longreach.kv.codec import entropy
 from longreach.kv.codec.codec import Codec, codecs, make
-from longreach.kv.codec.entropy import squeeze, unsqueeze
 from longreach.kv.codec.fields import turns_in, turns_out
 from longreach.kv.codec.frame import CodecError, Frame, read, write
 from longreach.kv.codec.ladder_fit import Ladder, Matrices
 from longreach.kv.codec.sensitivity import Sensitivity
 from longreach.registry import parse
 
+_PARTS = 1 + entropy.PARTS
+
 
 def takes_profile(spec: str) -> bool:
     """Whether the codec that `spec` names takes anything from a profile. Raises SpecError."""
     return any(field.name in ("sensitivity", "ladder") for field in fields(codecs.get(parse(spec).name)))  # type: ignore[arg-type]
-
-
-_KINDS = ("<f4", "<f4", "|i1", "<f4", "|i1", "<f4")
-"""Of the arrays of a ladder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +43,19 @@ class Profile:
         return make(spec, rotations=self.rotations, sensitivity=self.sensitivity, ladder=self.ladder, device=device)
 
     def save(self, file: Path) -> None:
-        """Write it, in the place of what was there: about two bytes for each pair of channels of a layer. Raises
+        """Write it, in the place of what was there: about 1.2 bytes for each pair of channels of a layer. Raises
         DiskFullError, and ModelError where it cannot be written."""
         import errno
 
-        arrays = [squeeze(array) for array in self.ladder.arrays]
-        sides = [side.float().cpu().numpy() for side in (self.sensitivity.keys, self.sensitivity.values)]
+        ladder, known = self.ladder, self.sensitivity
+        plain = [side.float().cpu().numpy() for side in (ladder.means, ladder.steps, known.keys, known.values)]
+        coded = [*_packed(ladder.rungs), *_packed(ladder.axes)]
         turns, frequencies = turns_out(self.rotations)
-        shapes = [list(array.shape) for array in self.ladder.arrays]
-        told = {"fingerprint": self.ladder.fingerprint, "shapes": shapes, **turns}
+        told = {"fingerprint": ladder.fingerprint, **turns}
         aside = file.with_name(f"{file.name}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(write(Frame("profile", told, [*arrays, *sides, *frequencies])))
+            aside.write_bytes(write(Frame("profile", told, [*plain, *coded, *frequencies])))
             aside.replace(file)
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -71,15 +72,22 @@ class Profile:
         if frame.fields.get("fingerprint") != fingerprint:
             raise CodecError(f"{file} was fitted to another model: fit it again")
         try:
-            parts = [
-                unsqueeze(array, np.dtype(kind).type, int(np.prod(shape))).reshape(shape)
-                for array, kind, shape in zip(frame.arrays, _KINDS, frame.fields["shapes"], strict=False)
-            ]
-            means, steps = (torch.from_numpy(part) for part in parts[:2])
-            ladder = Ladder(fingerprint, means, steps, Matrices(*parts[2:4]), Matrices(*parts[4:]))
-            at = len(_KINDS)
-            keys, values = (torch.from_numpy(np.array(side, np.float32)) for side in frame.arrays[at : at + 2])
-            rotations = turns_in(frame, frame.arrays[at + 2 :])
-        except (KeyError, ValueError, TypeError, IndexError):
+            means, steps, keys, values = (torch.from_numpy(np.array(side, np.float32)) for side in frame.arrays[:4])
+            rungs, axes = (_unpacked(frame.arrays[at : at + _PARTS], means.shape) for at in (4, 4 + _PARTS))
+            ladder = Ladder(fingerprint, means, steps, rungs, axes)
+            rotations = turns_in(frame, frame.arrays[4 + 2 * _PARTS :])
+        except (KeyError, ValueError, TypeError, IndexError, RuntimeError):
             raise CodecError(f"the codec's profile {file} is damaged: its parts do not fit together") from None
         return cls(tuple(rotations), Sensitivity(fingerprint, keys, values), ladder)
+
+
+def _packed(matrices: Matrices) -> list[NDArray[Any]]:
+    rows = matrices.whole.reshape(-1, matrices.whole.shape[2]).astype(np.int32)
+    return [matrices.scales, *entropy.encode(rows)]
+
+
+def _unpacked(arrays: Sequence[NDArray[Any]], shape: Sequence[int]) -> Matrices:
+    """What `_packed` was given; `shape`: layers and channels. Raises CodecError or ValueError where it does not fit."""
+    layers, n = shape
+    scales = np.array(arrays[0], np.float32).reshape(layers, n)
+    return Matrices(entropy.decode(arrays[1:], layers * n, n).astype(np.int8).reshape(layers, n, n), scales)
