@@ -42,8 +42,9 @@ class Hot:
         segment = self.passages.store.resident(key)
         if segment is None:
             return None
+        pages = segment.pages
         segment.release()
-        return segment.pages
+        return pages
 
     def page_count(self, tokens: int) -> int:
         return self.engine.scheduler.pages_for(tokens)
