@@ -367,3 +367,22 @@ def test_what_is_on_its_way_when_files_are_written_is_whole_or_not_there(
     engine = keeping(storyteller.loaded, tmp_path, host=0)
     assert asked(engine) == expected
     assert store_of(engine).stats().disk.damaged == 0
+
+
+def test_an_error_while_passages_are_read_leaves_no_page_behind(
+    storyteller: PagedEngine, expected: list[list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = keeping(storyteller.loaded, tmp_path)
+    assert answer(engine, ROUNDS[0]) == expected[0]
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("for this time")
+
+    with monkeypatch.context() as during:
+        during.setattr("longreach.engine.runner.Runner.read", fails)
+        with pytest.raises(RuntimeError, match="for this time"):
+            answer(engine, [*ROUNDS[0], 20])
+    assert answer(engine, ROUNDS[0]) == expected[0]
+    engine.forget()
+    assert engine.pool.used == 0
+    engine.pool.check()

@@ -58,12 +58,6 @@ class Ladder:
     rungs: Matrices
     axes: Matrices
 
-    @property
-    def arrays(self) -> list[NDArray[np.generic]]:
-        """All its numbers, in the order in which `Ladder` takes them."""
-        parts = [self.rungs.whole, self.rungs.scales, self.axes.whole, self.axes.scales]
-        return [self.means.numpy(), self.steps.numpy(), *parts]
-
     @cached_property
     def onto_axes(self) -> list[torch.Tensor]:
         """For each layer `[n, n]` onto its axes: their inverse, since rounded ones are not quite orthonormal."""
@@ -73,8 +67,9 @@ class Ladder:
     def id(self) -> str:
         """Differs where anything differs: what one ladder wrote no other reads."""
         crc = 0
-        for part in self.arrays:
-            crc = zlib.crc32(np.ascontiguousarray(part).tobytes(), crc)
+        plain = (self.means.numpy(), self.steps.numpy(), self.rungs.scales, self.axes.scales)
+        for part in (*(side.tobytes() for side in plain), self.rungs.whole.tobytes(), self.axes.whole.tobytes()):
+            crc = zlib.crc32(part, crc)
         return f"{self.fingerprint}-{crc:08x}"
 
 
