@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,8 @@ _PARTS = 1 + entropy.PARTS
 
 def takes_profile(spec: str) -> bool:
     """Whether the codec that `spec` names takes anything from a profile. Raises SpecError."""
-    return any(field.name in ("sensitivity", "ladder") for field in fields(codecs.get(parse(spec).name)))  # type: ignore[arg-type]
+    takes = {field.name for field in fields(codecs.get(parse(spec).name))}  # type: ignore[arg-type]
+    return bool(takes & {"sensitivity", "ladder"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +47,6 @@ class Profile:
     def save(self, file: Path) -> None:
         """Write it, in the place of what was there: about 1.2 bytes for each pair of channels of a layer. Raises
         DiskFullError, and ModelError where it cannot be written."""
-        import errno
-
         ladder, known = self.ladder, self.sensitivity
         plain = [side.float().cpu().numpy() for side in (ladder.means, ladder.steps, known.keys, known.values)]
         coded = [*_packed(ladder.rungs), *_packed(ladder.axes)]
