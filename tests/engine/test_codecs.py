@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from keeping import ASKED, OPENING, PASSAGES, prompt, store_of
 from longreach.cli.codec import fit_codec
@@ -56,7 +57,7 @@ def opened(stories: Path, folder: Path, told: list[str] | None = None) -> PagedE
     return engine
 
 
-@pytest.mark.parametrize(("codec", "smaller", "most"), [("ladder(0)", 1.5, 0.05), ("fisher(0)", 1.2, 0.05)])
+@pytest.mark.parametrize(("codec", "smaller", "most"), [("ladder(0)", 1.2, 0.05), ("fisher(0)", 1.1, 0.05)])
 def test_a_fitted_codec_named_in_the_settings_serves_an_answer_after_a_restart(
     stories: Path,
     storyteller: PagedEngine,
@@ -146,6 +147,25 @@ def test_the_doctor_fits_a_codec_and_tells_what_it_costs(
     asked = asked[:1]
     with pytest.raises(InputError, match="too few prompts"):
         fit_codec(settings, 1, own_library=False, as_json=True)
+
+
+def test_what_opens_prompts_is_kept_in_eight_bits_whatever_passages_are_kept_in(
+    profile: Profile, storyteller: PagedEngine, tmp_path: Path
+) -> None:
+    profile.save(profile_file(tmp_path, "x"))
+    case = read(storyteller.loaded, *spans_of(prompt(storyteller, CHOSEN)))
+    first = case.spans[0][0]
+    named = find_codec(Settings(cache=tmp_path, codec="ladder(2)"), profile.ladder.fingerprint)
+    assert named is None  # under another name
+    profile.save(profile_file(tmp_path, profile.ladder.fingerprint))
+    named = find_codec(Settings(cache=tmp_path, codec="ladder(2)"), profile.ladder.fingerprint)
+    assert named is not None
+    opening = case.keys[:, :, :first], case.values[:, :, :first]
+    assert named.encode(*opening, 0) == make("int8(group=64)").encode(*opening)
+    for (keys, values), start, method in ((opening, 0, make("int8")), (case.kv[:2], first, profile.make("ladder(2)"))):
+        data = named.encode(keys, values, start)
+        pairs = zip(named.decode(data), method.decode(method.encode(keys, values, start)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("damage", [b"", b"LRKV and no more"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from longreach.config import Settings
-from longreach.kv.codec import CodecError, Profile, codecs, make, takes_profile
+from longreach.kv.codec import Codec, CodecError, Ladder, Profile, codecs, decode, make, takes_profile
 from longreach.kv.store.entry import Named
 from longreach.kv.store.store import KVStore
 from longreach.model.identity import kv_fingerprint
@@ -20,6 +21,22 @@ CODEC = "int8(group=64)"
 HOST_BYTES = 512 << 20
 PROFILES = "codecs"
 """In the cache."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """`passages` in a codec that was fitted to the model, with this `ladder`; what opens prompts in `opening`: all that
+    follows attends to it, to the first token above all, and what an error there does was not measured."""
+
+    passages: Codec
+    opening: Codec
+    ladder: Ladder
+
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
+        return (self.passages if start else self.opening).encode(keys, values, start)
+
+    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+        return decode(data, ladder=self.ladder)
 
 
 def open_store(
@@ -55,7 +72,7 @@ def find_codec(settings: Settings, fingerprint: str, device: torch.device | str 
     except CodecError:
         return None
     fitted = profile.make(settings.codec, device)
-    return Named(f"{canonical(codecs, fitted)} {profile.ladder.id}", fitted)
+    return Named(f"{canonical(codecs, fitted)} {profile.ladder.id}", Fitted(fitted, make(CODEC), profile.ladder))
 
 
 def profile_file(cache: Path, fingerprint: str) -> Path:
