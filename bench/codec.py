@@ -1,9 +1,10 @@
 """Codecs: bytes of a token's KV, and what they cost in answers.
 
 Prompts of passages of nq_passages and musique, each with its question; the embedded model reads and answers them in
-float32. Then the KV of each passage is encoded, decoded and put back, and the same answer is read again behind it: KL
-divergence and agreement of its tokens. `fisher` and `ladder` follow what was measured on other
-prompts of the same packs.
+float32, once. Then the KV of each passage is encoded by every codec, decoded and put back, and the exact answer is read
+again behind it, several codecs in one pass: KL divergence and agreement of its tokens. Some codecs answer by themselves
+too: how much of the wanted answer stands in theirs. `fisher` and `ladder` follow what was measured on other prompts of
+the same packs.
 """
 
 from __future__ import annotations
@@ -15,69 +16,52 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from harness import Options, Result, Row, at_least, at_most, run
-from longreach.attention.rotation import Rotation
 from longreach.config import Settings
-from longreach.kv.codec import Codec, Ladder, Sensitivity, decode, fit, make
+from longreach.evaluate.codecs.case import ANSWER, Case, read
+from longreach.evaluate.codecs.cost import Cost, add_case
+from longreach.evaluate.codecs.fit import fit_profile
+from longreach.evaluate.metrics.answers import reference_recall
+from longreach.evaluate.statistics import compare, estimate
+from longreach.kv.codec import Profile
+from longreach.model.bridge import Bridge
 from longreach.model.load import LoadedModel, load
-from longreach.model.sensitivity import Reading
-from longreach.model.sensitivity import measure as measure_sensitivity
+from longreach.model.sensitivity import plain_attention
 
-NEW, PASSAGES, LONGEST = 24, 4, 256
-FIXED = ["raw", "int8(group=64)", "int4(group=32)"]
-CACHEGEN = [f"cachegen(level={level})" for level in range(5)]
-FISHER = [f"fisher(level={level})" for level in range(5)]
-LADDER = [f"ladder(level={level})" for level in range(5)]
+PASSAGES, LONGEST = 4, 256
+PACKS = ("nq_passages", "musique")
+BASE = "int8(group=64)"
+PLAIN = [BASE, "int4(group=32)", "cachegen(level=0)", "cachegen(level=1)"]
+FITTED = [f"{name}(level={level})" for name in ("fisher", "ladder") for level in (1, 2)]
+ANSWERED = [BASE, "cachegen(level=0)", "fisher(level=2)", "ladder(level=2)"]
+"""Codecs that answer by themselves, beside the exact run."""
+JUDGED = ["fisher(level=2)", "ladder(level=2)"]
+"""Codecs of the family of CacheGen that the bars are for."""
+SMALLER, KL, SURE = 3.5, 0.05, 0.99
+"""So many times smaller than 8 bits, within what the reuse of KV may cost by default."""
 EQUAL = (0.005, 0.02, 0.05)
-"""Mean KL divergences at which sizes are compared; 0.05 is what the reuse of KV may cost by default."""
+"""Mean KL divergences at which sizes are compared."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt whose tokens `spans` are passages, its KV up to the end of the last, and the exact answer."""
+    """A prompt whose tokens `spans` are passages, and the answers that are wanted."""
 
     prompt: list[int]
     spans: list[tuple[int, int]]
-    answer: list[int]
-    keys: torch.Tensor
-    values: torch.Tensor
-    exact: torch.Tensor
-
-    @property
-    def kv(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """That of the passages, which stand one after the other, and where they begin."""
-        return self.keys[:, :, self.spans[0][0] :], self.values[:, :, self.spans[0][0] :], self.spans[0][0]
-
-    @property
-    def reading(self) -> Reading:
-        return Reading(self.prompt, self.spans[0][0], self.spans[-1][1], self.answer)
+    wanted: list[str]
 
 
-@torch.inference_mode()
-def ask(loaded: LoadedModel, prompt: list[int], spans: list[tuple[int, int]]) -> Asked:
-    """Greedy, and the log-probabilities `[answer, vocab]` it was chosen by."""
-    out = loaded.model(torch.tensor([prompt]), use_cache=True)
-    cache, end = out.past_key_values, spans[-1][1]
-    keys, values = (
-        torch.stack([getattr(layer, kind)[0][:, :end] for layer in cache.layers]) for kind in ("keys", "values")
-    )
-    rows = [out.logits[0, -1].log_softmax(-1)]
-    answer = [int(rows[0].argmax())]
-    while len(answer) < NEW and answer[-1] not in loaded.end_tokens:
-        rows.append(loaded.model(torch.tensor([answer[-1:]]), past_key_values=cache).logits[0, -1].log_softmax(-1))
-        answer.append(int(rows[-1].argmax()))
-    return Asked(prompt, spans, answer, keys, values, torch.stack(rows))
-
-
-def prompts(loaded: LoadedModel, pack: Path, count: int, seed: int) -> list[tuple[list[int], list[tuple[int, int]]]]:
+def prompts(loaded: LoadedModel, pack: Path, count: int, seed: int) -> list[Asked]:
     """Of `pack`: the passages that a question needs among others, then the question."""
     content = json.loads(gzip.decompress(pack.read_bytes()))
     chance = random.Random(seed)
@@ -100,51 +84,17 @@ def prompts(loaded: LoadedModel, pack: Path, count: int, seed: int) -> list[tupl
             spans.append((len(prompt), len(prompt) + len(passage)))
             prompt += passage
         prompt += tokens(f"Question: {content['queries'][query]}<|im_end|>\n<|im_start|>assistant\n")
-        made.append((prompt, spans))
+        wanted = content["answers"][query]
+        made.append(Asked(prompt, spans, [wanted] if isinstance(wanted, str) else list(wanted)))
     return made
-
-
-@torch.inference_mode()
-def fidelity(loaded: LoadedModel, asked: Sequence[Asked], codec: Codec, ladder: Ladder) -> dict[str, float]:
-    """Bytes a token, mean KL divergence and agreement over the tokens of all answers, median seconds for 256 tokens."""
-    from transformers import DynamicCache
-
-    divergences, agreements, sure, written, read = [], [], [], [], []
-    size = count = 0
-    for one in asked:
-        keys, values = one.keys.clone(), one.values.clone()
-        for start, end in one.spans:
-            began = time.perf_counter()
-            data = codec.encode(keys[:, :, start:end], values[:, :, start:end], start)
-            between = time.perf_counter()
-            keys[:, :, start:end], values[:, :, start:end] = decode(data, ladder=ladder)
-            written.append((between - began) * 256 / (end - start))
-            read.append((time.perf_counter() - between) * 256 / (end - start))
-            size, count = size + len(data), count + end - start
-        cache = DynamicCache()
-        for layer in range(len(keys)):
-            cache.update(keys[layer][None], values[layer][None], layer)
-        rest = one.prompt[one.spans[-1][1] :]
-        logits = loaded.model(torch.tensor([rest + one.answer[:-1]]), past_key_values=cache).logits[0, len(rest) - 1 :]
-        found = logits.log_softmax(-1)
-        divergences.append((one.exact.exp() * (one.exact - found)).sum(-1))
-        agree = found.argmax(-1) == one.exact.argmax(-1)
-        agreements.append(agree)
-        sure.append(agree[one.exact.amax(-1).exp() >= 0.5])
-    return {
-        "bytes/token": size / count,
-        "KL": float(torch.cat(divergences).mean()),
-        "top-1": float(torch.cat(agreements).float().mean()),
-        "top-1 sure": float(torch.cat(sure).float().mean()),
-        "encode s": statistics.median(written),
-        "decode s": statistics.median(read),
-    }
 
 
 def at_equal(rows: Sequence[Row], name: str, divergence: float) -> float | None:
     """Bytes a token of the codec `name` at a KL divergence, between its levels; None where they do not reach it."""
     points = sorted(
-        (math.log(float(row["KL"] or 0)), float(row["bytes/token"] or 0)) for row in rows if row["name"] == name
+        (math.log(max(1e-12, float(row["KL"] or 0))), float(row["bytes/token"] or 0))
+        for row in rows
+        if _name(row) == name
     )
     for (low, more), (high, fewer) in pairwise(points):
         if low <= math.log(divergence) <= high:
@@ -154,86 +104,114 @@ def at_equal(rows: Sequence[Row], name: str, divergence: float) -> float | None:
 
 def measure(options: Options) -> Result:
     torch.set_num_threads(options.extra.threads)
+    began = time.perf_counter()
     each, held = (1, 2) if options.quick else (options.extra.questions, 8)
     loaded = load("embedded", cache=Settings().cache, device="cpu", dtype="float32")
-    every = [prompts(loaded, options.data / f"{name}.json.gz", held + each, 1) for name in ("nq_passages", "musique")]
-    asked = [ask(loaded, *one) for some in every for one in some[held:]]
-    before = [ask(loaded, *one) for some in every for one in some[:held]]
-    rotations = [Rotation(_frequencies(loaded.model))] * len(asked[0].keys)
-    sensitivity = _sensitivity(loaded, rotations, before, options.extra.sensitivity)
-    ladder = fit([one.kv for one in before], rotations, sensitivity)
-    plain = [(spec.split("(")[0], spec, make(spec, rotations=rotations)) for spec in FIXED + CACHEGEN]
-    measured = [
-        (spec.split("(")[0], spec, make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder))
-        for spec in FISHER + LADDER
+    packs = [prompts(loaded, options.data / f"{name}.json.gz", held + each, 1) for name in PACKS]
+    before = [read(loaded, one.prompt, one.spans) for some in packs for one in some[:held]]
+    asked = [one for both in zip(*(some[held:] for some in packs), strict=True) for one in both]
+    with TemporaryDirectory() as folder:
+        file = options.extra.profile or Path(folder) / "profile"
+        profile = _profile(loaded, before, file, repeats=1 if options.quick else 2)
+        size = file.stat().st_size
+    codecs = {spec: profile.make(spec) for spec in (*PLAIN, *FITTED)}
+    costs = {spec: Cost() for spec in codecs}
+    exact: list[list[int]] = []
+    prefill: list[float] = []
+    for one in asked:
+        if time.perf_counter() - began > 60 * options.extra.minutes:
+            break
+        case = read(loaded, one.prompt, one.spans)
+        exact.append(case.answer)
+        add_case(loaded, case, codecs, costs, [] if options.quick else ANSWERED)
+        prefill.append(_prefill(loaded, case))
+    asked = asked[: len(exact)]
+    recalls = {spec: _recalls(loaded, asked, costs[spec].answers) for spec in ANSWERED if costs[spec].answers}
+    rows = [_row(spec, cost, recalls.get(spec)) for spec, cost in costs.items()]
+    notes = [
+        f"{len(asked)} prompts of {PASSAGES} passages, up to {ANSWER} tokens of answer each",
+        f"the profile takes {size:,} bytes",
+        f"answer recall of the exact run: {estimate([*_recalls(loaded, asked, exact).values()])}",
     ]
-    apart = [
-        (f"fisher {how}", f"{spec} {how}", codec)
-        for spec in FISHER[1:4]
-        for how, codec in (("unmeasured", make(spec, rotations=rotations)), ("unmeasured, as turned", make(spec)))
-    ]
-    specs: list[tuple[str, str, Codec]] = [*plain, *measured, *([] if options.quick else apart)]
-    rows = []
-    for name, label, codec in specs:
-        rows.append({"codec": label, "name": name, **fidelity(loaded, asked, codec, ladder)})
-    return _judged(rows, len(asked), _prefill(loaded, asked[0]))
+    return _judged(rows, costs, recalls, prefill, notes)
 
 
-def _judged(rows: list[dict[str, Any]], count: int, prefill: float) -> Result:
-    eight = next(row["bytes/token"] for row in rows if row["name"] == "int8")
-    notes = [f"{count} prompts of {PASSAGES} passages"]
-    bars = []
+def _row(spec: str, cost: Cost, recalls: Mapping[str, float] | None) -> dict[str, Any]:
+    kl = estimate(cost.kl)
+    per = 256 / sum(cost.tokens)
+    return {
+        "codec": spec,
+        "bytes/token": round(cost.bytes_per_token, 1),
+        "KL": kl.mean,
+        "KL to": kl.high,
+        "top-1": statistics.mean(cost.agreed),
+        "top-1 sure": statistics.mean(cost.sure),
+        "recall": None if recalls is None else statistics.mean(recalls.values()),
+        "encode s": round(sum(cost.encoding) * per, 4),
+        "decode s": round(sum(cost.decoding) * per, 4),
+    }
+
+
+def _judged(
+    rows: list[dict[str, Any]],
+    costs: Mapping[str, Cost],
+    recalls: Mapping[str, Mapping[str, float]],
+    prefill: Sequence[float],
+    notes: list[str],
+) -> Result:
+    eight = costs[BASE].bytes_per_token
     for divergence in EQUAL:
-        sizes = {name: at_equal(rows, name, divergence) for name in dict.fromkeys(row["name"] for row in rows)}
+        sizes = {name: at_equal(rows, name, divergence) for name in dict.fromkeys(map(_name, rows))}
         found = {name: size for name, size in sizes.items() if size is not None}
         each = ", ".join(f"{name} {size:.0f} (int8 / {eight / size:.2f})" for name, size in found.items())
-        notes.append(f"bytes a token at KL {divergence}: {each}")
-        bars += [
-            at_least(f"int8 / {name}, bytes at KL {divergence}", eight / size, 3.5)
-            for name, size in found.items()
-            if divergence == 0.02 and name in ("cachegen", "fisher", "ladder")
-        ]
-    for row in rows:
-        if row["codec"] in ("fisher(level=2)", "ladder(level=2)"):
-            bars.append(at_least(f"{row['codec']}: top-1 agreement where sure", row["top-1 sure"], 0.99))
-            bars.append(at_most(f"{row['codec']}: decode / prefill, 256 tokens", row["decode s"] / prefill, 1.0))
-    return Result([{key: value for key, value in row.items() if key != "name"} for row in rows], bars, notes)
+        notes.append(f"bytes a token at KL {divergence}: {each or 'none'}")
+    bars = []
+    for spec in JUDGED:
+        row = next(row for row in rows if row["codec"] == spec)
+        bars.append(at_least(f"int8 / {spec}, bytes", eight / row["bytes/token"], SMALLER))
+        bars.append(at_most(f"{spec}: mean KL", row["KL"], KL))
+        bars.append(at_least(f"{spec}: top-1 agreement where sure", row["top-1 sure"], SURE))
+        bars.append(at_most(f"{spec}: decode / prefill, 256 tokens", row["decode s"] / statistics.median(prefill), 1.0))
+        if recalls:
+            apart = compare(recalls[BASE], recalls[spec])
+            notes.append(f"answer recall of {spec} less int8's: {apart.difference}, p = {apart.p:.2f}")
+            bars.append(at_least(f"{spec}: answer recall less int8's, upper end", apart.difference.high, 0.0))
+    return Result(rows, bars, notes)
+
+
+def _recalls(loaded: LoadedModel, asked: Sequence[Asked], answers: Sequence[list[int]]) -> dict[str, float]:
+    """How much of the wanted answer stands in each answer, by the number of the prompt."""
+    found = [str(loaded.tokenizer.decode(answer, skip_special_tokens=True)) for answer in answers]
+    return {
+        str(at): reference_recall(text, one.wanted) for at, (text, one) in enumerate(zip(found, asked, strict=True))
+    }
 
 
 @torch.inference_mode()
-def _prefill(loaded: LoadedModel, one: Asked) -> float:
-    """Seconds to read 256 tokens by transformers, median of three."""
-    times = []
-    for _ in range(3):
+def _prefill(loaded: LoadedModel, case: Case) -> float:
+    """Seconds to read 256 tokens by transformers."""
+    with plain_attention(loaded.model):
         began = time.perf_counter()
-        loaded.model(torch.tensor([(one.prompt * 2)[:256]]), use_cache=True, logits_to_keep=1)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
+        loaded.model(torch.tensor([(case.prompt * 2)[:256]]), use_cache=True, logits_to_keep=1)
+        return time.perf_counter() - began
 
 
-def _sensitivity(
-    loaded: LoadedModel, rotations: Sequence[Rotation], before: Sequence[Asked], file: Path | None
-) -> Sensitivity:
-    """Measured, or read from `file` where it is there."""
-    if file is not None and file.exists():
-        return Sensitivity.load(file, loaded.fingerprint)
-    made = measure_sensitivity(loaded, rotations, [one.reading for one in before])
-    if file is not None:
-        made.save(file)
-    return made
+def _profile(loaded: LoadedModel, before: Sequence[Case], file: Path, repeats: int) -> Profile:
+    """Fitted, and as it is read back; or read from `file` where it is there."""
+    if not file.exists():
+        fit_profile(loaded, Bridge(loaded.model).rotations, before, loaded.fingerprint, repeats).save(file)
+    return Profile.load(file, loaded.fingerprint)
 
 
-def _frequencies(model: Any) -> torch.Tensor:
-    found: torch.Tensor = next(b for name, b in model.named_buffers() if name.endswith("inv_freq"))
-    return found.double()
+def _name(row: Row) -> str:
+    return str(row["codec"]).split("(")[0]
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=8, help="of each pack")
-    parser.add_argument(
-        "--sensitivity", type=Path, metavar="FILE", help="take the measured sensitivity from here, or leave it here"
-    )
+    parser.add_argument("--questions", type=int, default=12, help="of each pack")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin with no prompt after so many")
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="take the profile from here, or leave it here")
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ def test_what_comes_up_from_below_pages_is_told(keeping: Made) -> None:
     opening, passage, new, _ = (len(part.token_ids) for part in prompt(later, [0, 2]))
     assert (found.loaded_tokens, found.reused_tokens) == (opening + passage, opening + passage)
     assert found.prompt_tokens == opening + passage + new + asked
+    done = (last := keeping()).generate([prompt(last, [0, 1])], max_tokens=2)[0]
+    assert done.usage.loaded_tokens == done.usage.reused_tokens == done.usage.prompt_tokens - asked
 
 
 def test_an_engine_knows_which_passages_it_keeps(storyteller: PagedEngine, keeping: Made) -> None:

@@ -27,7 +27,7 @@ class Plain:
 
     spec: str = "plain"
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         return struct.pack("<4I", *keys.shape) + keys.numpy().tobytes() + values.numpy().tobytes()
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,7 +42,7 @@ class Halves(Plain):
 
     spec: str = "halves"
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         return super().encode(keys.round(), values.round())
 
 

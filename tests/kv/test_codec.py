@@ -14,8 +14,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from longreach.attention.rotation import Rotation
-from longreach.errors import InputError, SpecError
-from longreach.kv.codec import CodecError, Sensitivity, cachegen, codecs, decode, entropy, frame, grouped, make, steps
+from longreach.errors import InputError, ModelError, SpecError
+from longreach.kv.codec import (
+    CodecError,
+    Profile,
+    Sensitivity,
+    cachegen,
+    codecs,
+    decode,
+    entropy,
+    frame,
+    grouped,
+    make,
+    steps,
+    takes_profile,
+)
 from longreach.kv.codec.fisher import LEVELS
 from longreach.kv.codec.ladder_fit import Ladder, fit
 from longreach.kv.codec.rows import to_rows
@@ -99,7 +112,7 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> 
         keys_bound[:-1, ..., :6] = pairs[:-1]
         return keys_bound, sides[1]
     if spec_of(method) == "ladder":
-        most = ladder().steps.amax() * LEVELS[method.level] * (2 * (8 + 6)) ** 0.5 * 0.51
+        most = ladder().steps.amax() * LEVELS[method.level] * (2 * (8 + 6)) ** 0.5 * 0.51 * 1.05
         return torch.full_like(keys, float(most)), torch.full_like(values, float(most))
     return torch.zeros_like(keys), torch.zeros_like(values)
 
@@ -353,11 +366,48 @@ def test_a_ladder_reads_only_what_it_wrote() -> None:
         make("ladder").encode(*kv(5))
 
 
-def test_a_ladder_comes_back_from_its_file_for_its_model_only(tmp_path: Path) -> None:
-    ladder().save(tmp_path / "ladder")
-    assert Ladder.load(tmp_path / "ladder", "model").id == ladder().id
+def test_a_profile_comes_back_from_its_file_for_its_model_only(tmp_path: Path) -> None:
+    made = Profile(tuple(TURNS), WEIGHTS, ladder())
+    made.save(tmp_path / "new folder" / "profile")
+    back = Profile.load(tmp_path / "new folder" / "profile", "model")
+    assert back.ladder.id == ladder().id
+    assert torch.equal(back.sensitivity.keys, WEIGHTS.keys)
+    assert torch.equal(back.sensitivity.values, WEIGHTS.values)
+    keys, values = kv(21)
+    for spec in ("fisher", "ladder"):
+        data = made.make(spec).encode(keys, values, 5)
+        assert back.make(spec).encode(keys, values, 5) == data
+        assert all(torch.equal(*pair) for pair in zip(back.make(spec).decode(data), read(data), strict=True))
     with pytest.raises(CodecError, match="another model"):
-        Ladder.load(tmp_path / "ladder", "that")
+        Profile.load(tmp_path / "new folder" / "profile", "that")
+    with pytest.raises(CodecError, match="cannot be read"):
+        Profile.load(tmp_path / "profile", "model")
+
+
+def test_a_damaged_profile_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "profile"
+    Profile(tuple(TURNS), WEIGHTS, ladder()).save(file)
+    data = file.read_bytes()
+    whole = frame.read(data)
+    for fields, arrays in ((whole.fields, whole.arrays[:5]), ({"fingerprint": "model"}, whole.arrays)):
+        file.write_bytes(frame.write(frame.Frame("profile", fields, arrays)))
+        with pytest.raises(CodecError, match="damaged"):
+            Profile.load(file, "model")
+    for at in range(0, len(data), 97):
+        file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(CodecError):
+            Profile.load(file, "model")
+
+
+def test_a_profile_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ModelError, match="cannot be written"):
+        Profile(tuple(TURNS), WEIGHTS, ladder()).save(tmp_path / "file" / "profile")
+
+
+def test_which_codecs_are_fitted_to_a_model_is_known_by_their_specs() -> None:
+    assert {spec for spec in SPECS if takes_profile(spec)} == {"fisher", "ladder"}
+    assert takes_profile("ladder(2)")
 
 
 def test_too_few_tokens_fit_no_ladder() -> None:

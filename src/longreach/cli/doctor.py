@@ -46,18 +46,28 @@ def doctor(
     way: Annotated[
         list[str] | None, typer.Option(help="Measure this way of reuse, such as adapter; may be repeated.")
     ] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="Fit this codec of what was read, such as 'ladder(2)', and say what it costs.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say what is installed, which models and devices there are, and what is slow and why; of a MODEL, how much of what
     it has read it can reuse."""
-    settings = load_settings(model=measured or model, library=library)
+    settings = load_settings(model=measured or model, library=library, codec=codec)
+    if way and codec:
+        raise InputError("--way and --codec are measured one after the other: give one of them")
+    if measured and codec:
+        from longreach.cli.codec import fit_codec
+
+        fit_codec(settings, prompts, own_library=library is not None, as_json=as_json)
+        return
     if measured:
         from longreach.cli.gate import measure_reuse
 
         measure_reuse(settings, way or [], prompts, own_library=library is not None, as_json=as_json)
         return
-    if way:
-        raise InputError("name the model to measure: longreach doctor MODEL --way ...")
+    if way or codec:
+        raise InputError("name the model to measure: longreach doctor MODEL --way ... or --codec ...")
     report: dict[str, Any] = {
         "versions": _versions(),
         "settings": {"files": [str(f) for f in settings_files() if f.is_file()], "cache": str(settings.cache)},

@@ -30,7 +30,7 @@ def measure_reuse(settings: Settings, specs: Sequence[str], prompts: int, *, own
 
     for spec in specs:
         ways.make(spec)  # a word that is none is told before anything is loaded
-    asked, material = _material(settings, prompts, own_library)
+    asked, material = material_for(settings, prompts, own_library)
     engine = make_engine(settings.model_copy(update={"reuse": "off"}))
     if not isinstance(engine, PagedEngine):
         raise UnsupportedError(f"{engine.model} is a server: what it reuses cannot be measured from here")
@@ -96,7 +96,8 @@ def show_card(card: Card, bound: Bound, taken: str) -> None:
     )
 
 
-def _material(settings: Settings, prompts: int, own_library: bool) -> tuple[list[Asked], str]:
+def material_for(settings: Settings, prompts: int, own_library: bool) -> tuple[list[Asked], str]:
+    """What a model is asked when it is measured, and a name for it."""
     from longreach.evaluate.gate.material import BUILT_IN, built_in, of_library, spread_out
 
     if not own_library:

@@ -30,7 +30,7 @@ def begin_reuse(engine: PagedEngine, settings: Settings, report: Callable[[str],
     way = ways.make(spec)
     if way.made_of(engine) is None:
         raise UnsupportedError(f"{engine.model} cannot reuse by {spec}: set reuse to auto, off or another way")
-    way.begin(engine, partial(open_store, engine.loaded, settings, engine.pool.keys.dtype))
+    way.begin(engine, partial(open_store, engine.loaded, settings, engine.pool.keys.dtype, report))
     engine.way = spec
 
 

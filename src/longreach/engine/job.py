@@ -140,11 +140,16 @@ class Job:
         if self.policy is not None and self.policy.skips:
             self.reader = SelectedPages(self.policy, sequence)
 
-    def forget_beginning(self) -> None:
-        """Let go of passages that were read apart: all of the prompt is read anew."""
+    def release_beginning(self) -> None:
+        """Let go of passages that were read apart."""
         for segment in self.begins:
             segment.release()
-        self.begins, self.unread, self.loaded, self.repaired = [], 0, 0, 0
+        self.begins = []
+
+    def forget_beginning(self) -> None:
+        """Let go of them before they are used: all of the prompt is read anew."""
+        self.release_beginning()
+        self.unread, self.loaded, self.repaired = 0, 0, 0
 
     def release(self) -> None:
         """Let go of all KV."""

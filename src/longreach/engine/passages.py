@@ -135,9 +135,11 @@ class Passages:
                 held = self._repair(held[0], held[1:], question)
             repaired = sum(len(segment) for segment in held if not segment.whole)
             return Begun(held, read, max(0, wanted - lay - read), repaired)
-        except OutOfPagesError:
+        except BaseException as error:
             Begun(held, 0).release()
-            return None
+            if isinstance(error, OutOfPagesError):
+                return None
+            raise
         finally:
             for segment in found.values():
                 segment.release()

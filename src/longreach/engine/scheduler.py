@@ -68,7 +68,7 @@ class Scheduler:
             if job in jobs:
                 jobs.remove(job)
         job.release()
-        job.forget_beginning()
+        job.release_beginning()
 
     def schedule(self) -> list[tuple[Job, int]]:
         """The jobs of the next step, each with how many of its tokens are to be computed; their pages are reserved."""

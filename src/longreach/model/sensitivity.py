@@ -26,7 +26,12 @@ class Reading:
 
 
 def measure(
-    loaded: LoadedModel, rotations: Sequence[Rotation], readings: Sequence[Reading], repeats: int = 2, seed: int = 0
+    loaded: LoadedModel,
+    rotations: Sequence[Rotation],
+    readings: Sequence[Reading],
+    repeats: int = 2,
+    seed: int = 0,
+    fingerprint: str | None = None,
 ) -> Sensitivity:
     """The Fisher information of an answer's tokens in the keys (turned back) and values of the passages.
 
@@ -38,7 +43,7 @@ def measure(
     generator = torch.Generator(loaded.device).manual_seed(seed)
     sums: list[torch.Tensor] = []
     tokens = 0
-    with _plain_attention(loaded.model):
+    with plain_attention(loaded.model):
         for reading in readings:
             for _ in range(repeats):
                 gradients = _gradients(loaded.model, reading, generator)
@@ -50,7 +55,7 @@ def measure(
                 sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else found
                 tokens += reading.end - reading.start
     keys, values = ((side / tokens).float() for side in sums)
-    return Sensitivity(loaded.fingerprint, keys, values)
+    return Sensitivity(loaded.fingerprint if fingerprint is None else fingerprint, keys, values)
 
 
 def _gradients(model: Any, reading: Reading, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +82,7 @@ def _gradients(model: Any, reading: Reading, generator: torch.Generator) -> tupl
 
 
 @contextmanager
-def _plain_attention(model: Any) -> Iterator[None]:
+def plain_attention(model: Any) -> Iterator[None]:
     """The model with transformers' own attention, through which gradients flow."""
     before = model.config._attn_implementation
     model.set_attn_implementation("sdpa")

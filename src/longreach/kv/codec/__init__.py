@@ -7,6 +7,19 @@ where a model runs.
 from longreach.kv.codec.codec import Codec, KVShape, codecs, decode, make
 from longreach.kv.codec.frame import CodecError
 from longreach.kv.codec.ladder_fit import Ladder, fit
+from longreach.kv.codec.profile import Profile, takes_profile
 from longreach.kv.codec.sensitivity import Sensitivity
 
-__all__ = ["Codec", "CodecError", "KVShape", "Ladder", "Sensitivity", "codecs", "decode", "fit", "make"]
+__all__ = [
+    "Codec",
+    "CodecError",
+    "KVShape",
+    "Ladder",
+    "Profile",
+    "Sensitivity",
+    "codecs",
+    "decode",
+    "fit",
+    "make",
+    "takes_profile",
+]

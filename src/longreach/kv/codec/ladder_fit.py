@@ -6,14 +6,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from longreach.attention.rotation import Rotation
 from longreach.errors import InputError
-from longreach.kv.codec.frame import CodecError, Frame, read, write
 from longreach.kv.codec.rows import to_rows
 from longreach.kv.codec.sensitivity import Sensitivity
 from longreach.kv.codec.upright import turn_back
@@ -21,43 +20,57 @@ from longreach.kv.codec.upright import turn_back
 LOSS = 2.6e-4
 """A step is this, divided by the root of its channel's weight."""
 _RIDGE = 0.01
+_MOST = 31
 Sample = tuple[torch.Tensor, torch.Tensor, int]
 """Keys, values, and the position of the first key."""
 
 
 @dataclass(frozen=True, eq=False)
+class Matrices:
+    """One matrix a layer in 6 bits: `whole [layers, n, n]` int8, in steps of `scales [layers, n]`, one a row. What they
+    code takes 1 % more than by all bits; by 4 it takes 13 % more (embedded model)."""
+
+    whole: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+    @classmethod
+    def rounded(cls, matrices: Sequence[NDArray[np.float64]]) -> Matrices:
+        """The nearest to `matrices [n, n]`."""
+        found = np.stack(matrices)
+        scales = (np.abs(found).max(2) / _MOST).clip(1e-30).astype(np.float32)
+        return cls((found / scales[:, :, None]).round().clip(-_MOST, _MOST).astype(np.int8), scales)
+
+    def of(self, layer: int) -> torch.Tensor:
+        """`[n, n]`, float32."""
+        return torch.from_numpy(self.whole[layer]).float() * torch.from_numpy(self.scales[layer])[:, None]
+
+
+@dataclass(frozen=True, eq=False)
 class Ladder:
     """For each layer, over its `n` channels (keys of all heads, turned back, then values): `means [layers, n]`, `steps
-    [layers, n]`; in units of steps, `rungs [layers, n, n]` from the layer below to the forecast of this one, and `axes
-    [layers, n, n]` (orthonormal) on which what the forecast leaves is uncorrelated. `fingerprint` is the model's.
+    [layers, n]`; in units of steps, `rungs` from the layer below to the forecast of this one, and `axes` (orthonormal,
+    to the rounding) on which what the forecast leaves is uncorrelated. `fingerprint` is the model's.
     """
 
     fingerprint: str
     means: torch.Tensor
     steps: torch.Tensor
-    rungs: torch.Tensor
-    axes: torch.Tensor
+    rungs: Matrices
+    axes: Matrices
+
+    @cached_property
+    def onto_axes(self) -> list[torch.Tensor]:
+        """For each layer `[n, n]` onto its axes: their inverse, since rounded ones are not quite orthonormal."""
+        return [torch.linalg.inv(self.axes.of(layer).double()).float() for layer in range(len(self.means))]
 
     @cached_property
     def id(self) -> str:
         """Differs where anything differs: what one ladder wrote no other reads."""
         crc = 0
-        for part in (self.means, self.steps, self.rungs, self.axes):
-            crc = zlib.crc32(part.numpy().tobytes(), crc)
+        plain = (self.means.numpy(), self.steps.numpy(), self.rungs.scales, self.axes.scales)
+        for part in (*(side.tobytes() for side in plain), self.rungs.whole.tobytes(), self.axes.whole.tobytes()):
+            crc = zlib.crc32(part, crc)
         return f"{self.fingerprint}-{crc:08x}"
-
-    def save(self, path: Path) -> None:
-        """Write a file of `6 * layers * n**2` bytes."""
-        arrays = [self.means.numpy(), self.steps.numpy(), self.rungs.numpy(), self.axes.numpy()]
-        path.write_bytes(write(Frame("ladder_fit", {"fingerprint": self.fingerprint}, arrays)))
-
-    @classmethod
-    def load(cls, path: Path, fingerprint: str) -> Ladder:
-        """Read what `save` wrote. Raises CodecError for a damaged file and for another model's."""
-        frame = read(path.read_bytes(), "ladder_fit")
-        if frame.fields.get("fingerprint") != fingerprint or len(frame.arrays) != 4:
-            raise CodecError(f"{path} was fitted to another model: fit it again")
-        return cls(fingerprint, *(torch.from_numpy(np.array(array)) for array in frame.arrays))
 
 
 def stack(upright: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -83,14 +96,16 @@ def fit(samples: Sequence[Sample], rotations: Sequence[Rotation], sensitivity: S
     means = data.mean(2)
     units = (data - means[:, :, None]) / steps[:, :, None]
     noise = torch.rand(units.shape, generator=torch.Generator().manual_seed(seed)) - 0.5
-    rungs, axes = np.zeros((layers, n, n), np.float16), np.zeros((layers, n, n), np.float32)
+    rungs, axes = [], []
     for layer in range(layers):
         here = units[layer].double().numpy()
+        rung = np.zeros((n, n))
         if layer:
             below = (units[layer - 1] + noise[layer - 1]).double().numpy()
             gram = below @ below.T
             gram += np.eye(n) * np.diag(gram).mean() * _RIDGE
-            rungs[layer] = np.linalg.solve(gram, below @ here.T).T.clip(-6e4, 6e4)
-            here = here - rungs[layer].astype(np.float64) @ below
-        axes[layer] = np.linalg.eigh(here @ here.T / tokens)[1]
-    return Ladder(sensitivity.fingerprint, means, steps, torch.from_numpy(rungs), torch.from_numpy(axes))
+            rung = np.linalg.solve(gram, below @ here.T).T
+            here = here - rung @ below
+        rungs.append(rung)
+        axes.append(np.linalg.eigh(here @ here.T / tokens)[1])
+    return Ladder(sensitivity.fingerprint, means, steps, Matrices.rounded(rungs), Matrices.rounded(axes))

@@ -28,7 +28,9 @@ Fall: TypeAlias = Callable[[Key, Resident], None]
 
 class DeviceTier:
     """Segments of at most `limit` bytes in the pages of `pool`, each held once by the tier and once more by each
-    request that uses it. For the thread that runs the engine; `fall` is given what is about to go."""
+    request that uses it. What requests use stays, over the limit too: to let go of it would free nothing, and the next
+    request would take pages for the same chunk again. For the thread that runs the engine; `fall` is given what is
+    about to go."""
 
     def __init__(self, pool: PagePool, limit: int, fall: Fall) -> None:
         self.pool = pool
@@ -64,10 +66,9 @@ class DeviceTier:
         if key in self._held:
             return False
         size = len(segment.pages) * self.pool.page_bytes
-        gone = self._ranking.room(size, pinned)
-        if gone is None:
+        if not self._ranking.fits(size, pinned):
             return False
-        for other in gone:
+        for other in self._ranking.shrink(size, lambda other: other in pinned or self._in_use(other)):
             self._drop(other, self._fall)
         held = segment.share()
         held.shift = 0  # where this request uses it is nothing to the next

@@ -73,7 +73,7 @@ class DiskTier:
         return self._home / (key.digest + self._ending)
 
     def __contains__(self, key: Key) -> bool:
-        return self._name(key) not in self._misplaced and self.path(key).is_file()
+        return self._name(key) not in self._misplaced and files.present(self.path(key))
 
     def read(self, key: Key) -> Encoded | None:
         """An entry, found whole and to be the one asked for; counted. What is damaged is removed."""
@@ -130,7 +130,7 @@ class DiskTier:
             self.settle()
         with self._lock:
             self._apply_touches()
-            if self._until_look == 0 or not self._home.is_dir():
+            if self._until_look == 0 or not files.present(self._home):
                 self._look()
             self._until_look -= 1
             start = head(key, entry, self.label, hits, self._ranking.age)

@@ -32,10 +32,10 @@ class Entry:
 
 
 class Coder(Protocol):
-    """Keys and values as bytes and back. `decode` raises an exception for bytes that `encode` did not make. Both are
-    called from several threads."""
+    """Keys and values as bytes and back; `start` is where the first key was computed. `decode` raises an exception for
+    bytes that `encode` did not make. Both are called from several threads."""
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes: ...
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes: ...
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]: ...
 
@@ -55,8 +55,8 @@ class Named:
     spec: str
     coder: Coder
 
-    def encode(self, keys: torch.Tensor, values: torch.Tensor) -> bytes:
-        return self.coder.encode(keys, values)
+    def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
+        return self.coder.encode(keys, values, start)
 
     def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
         return self.coder.decode(data)

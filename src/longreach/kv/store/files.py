@@ -51,6 +51,11 @@ def read(path: Path) -> memoryview:
     return memoryview(path.read_bytes())
 
 
+def present(path: Path) -> bool:
+    """Whether there is something; no where the disk does not say."""
+    return os.path.exists(path)  # unlike `Path.exists`, whatever goes wrong
+
+
 def overwrite(path: Path, at: int, data: bytes) -> None:
     """Change a few bytes in place, if the file is there and may be written."""
     with suppress(OSError), path.open("r+b", buffering=0) as stream:

@@ -111,12 +111,17 @@ class Ranking(Generic[K]):
     def room(self, size: int, pinned: Collection[K]) -> dict[K, Worth] | None:
         """Forget entries that are not `pinned` until `size` bytes more fit: those that went. None, and all is as it
         was, where that cannot be."""
-        if size + sum(self._worths[key].bytes for key in pinned if key in self._worths) > self.limit:
-            return None
+        return self.shrink(size, pinned.__contains__) if self.fits(size, pinned) else None
+
+    def fits(self, size: int, pinned: Collection[K]) -> bool:
+        """Whether `size` bytes fit beside those that are pinned."""
+        return size + sum(self._worths[key].bytes for key in pinned if key in self._worths) <= self.limit
+
+    def shrink(self, size: int, stays: Callable[[K], bool]) -> dict[K, Worth]:
+        """Forget entries that need not stay until `size` bytes more fit, or all that is left must stay: those that
+        went."""
         gone = {}
-        while self.bytes + size > self.limit:
-            popped = self.pop(pinned.__contains__)
-            assert popped is not None
+        while self.bytes + size > self.limit and (popped := self.pop(stays)) is not None:
             gone[popped[0]] = popped[1]
             self._past[popped[0]] = popped[1].hits
         while len(self._past) > self._remembered:

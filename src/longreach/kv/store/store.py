@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -143,7 +144,7 @@ class KVStore:
             known = self._host.look(key)
         if known is None:
             assert entry.keys.shape[2] == entry.values.shape[2] == len(key.tokens)
-            known = Encoded(self._codec.encode(entry.keys, entry.values), entry.first, entry.seconds)
+            known = Encoded(self._codec.encode(entry.keys, entry.values, entry.first), entry.first, entry.seconds)
         written = self._disk.write(key, known, self._hits(key), self._pinned())
         return self._rise(key, known) or written
 
@@ -282,8 +283,9 @@ class KVStore:
             try:
                 if load.set_running_or_notify_cancel():
                     load.set_result(find())
-            except BaseException as error:
-                load.set_exception(error)
+            except Exception:  # such as too little memory to decode: whoever waits reads what is missing
+                logging.getLogger(__name__).debug("an entry could not be loaded", exc_info=True)
+                load.set_result(nothing)
             finally:
                 self._count(-1)
 
