@@ -1,0 +1,110 @@
+"""Files on their way into a library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from longreach.serve.bodies.libraries import UploadBody
+from longreach.serve.page.elements import box, button, complaints, emitted, show_if, tell, text
+from longreach.serve.page.figures import size
+from longreach.serve.routes import documents
+
+if TYPE_CHECKING:
+    from longreach.serve.page.sessions import Visitor
+
+EVERY = 0.5
+"""Seconds between two looks at what is on its way."""
+STATES = {"queued": "waits", "reading": "is read", "indexing": "is indexed", "failed": "failed"}
+DROP = """<div class="drop" tabindex="0" role="button" aria-label="Choose files to add"
+  @keydown.enter="props.pickFiles" @keydown.space.prevent="props.pickFiles">
+  <q-uploader-add-trigger></q-uploader-add-trigger>
+  <b>Drop files here</b><span>or choose them. PDF, Word, PowerPoint, Excel, EPUB, HTML, Markdown, text, code.</span>
+</div>"""
+
+
+class Uploads:
+    """A place to drop files, and how far those are that were dropped. `changed` is called when one has ended."""
+
+    def __init__(
+        self, visitor: Visitor, library: str, changed: Callable[[], Awaitable[None]], may_change: bool
+    ) -> None:
+        from nicegui import ui
+
+        self._visitor = visitor
+        self._library = library
+        self._changed = changed
+        self._unfinished: set[str] = set()
+        self._dismissed: set[str] = set()
+        self.place = box("div", "uploads")
+        with self.place:
+            if may_change:
+                drop = ui.upload(multiple=True, auto_upload=True).classes("uploader").props("flat field-name=file")
+                drop.props["url"] = f"/uploads/{library}/documents"
+                drop.add_slot("header", DROP)
+                drop.on("uploaded", self._sent, args=[])
+                drop.on("failed", self._failed, js_handler=_FAILED)
+                drop.on("finish", js_handler="() => setTimeout(() => document.activeElement?.blur?.(), 0)")
+                drop.on("finish", lambda _: drop.reset(), args=[])
+            self._rows = box("ul", "rows")
+            self._timer = ui.timer(EVERY, self.look, active=False)
+
+    async def look(self) -> None:
+        """See how far they are."""
+        service = self._visitor.service
+        with complaints(service, self.place):
+            told = (await documents.uploads(self._library, service, await self._visitor.key())).uploads
+            if self.place.is_deleted:
+                return
+            under_way = [one for one in told if one.status not in ("done", "failed")]
+            failed = [one for one in told if one.status == "failed" and one.id not in self._dismissed]
+            ended = self._unfinished - {one.id for one in under_way}
+            self._unfinished = {one.id for one in under_way}
+            self._timer.active = bool(under_way)
+            self._rows.clear()
+            show_if(self._rows, bool(under_way or failed))
+            with self._rows:
+                for one in [*under_way[:20], *failed[:20]]:
+                    self._row(one)
+            if ended:
+                await self._changed()
+
+    def _row(self, one: UploadBody) -> None:
+        with box("li", f"upload {one.status}"):
+            text("span", one.document, "name")
+            text("span", f"{size(one.bytes)} · {STATES.get(one.status, one.status)}", "where")
+            if one.status == "failed":
+                text("span", one.reason, "reason")
+                button("✕", lambda: self._dismiss(one.id), "quiet small", hint="Hide this")
+            else:
+                with box("span", "track") as track:
+                    track.props["role"] = "progressbar"
+                    track.props["aria-valuenow"] = f"{100 * one.progress:.0f}"
+                    box("span", f"fill {'' if one.progress else 'unknown'}").style(f"width: {100 * one.progress:.0f}%")
+
+    async def _dismiss(self, identity: str) -> None:
+        self._dismissed.add(identity)
+        await self.look()
+
+    async def _sent(self, _: Any) -> None:
+        # What was small may be indexed before anybody looked.
+        self._unfinished.add("sent")
+        await self.look()
+        self._timer.active = True
+
+    async def _failed(self, event: Any) -> None:
+        name, answer = (str(one) for one in emitted(event.args))
+        with self.place:
+            tell(f"{name}: {_reason(answer)}", bad=True)
+
+
+_FAILED = "(info) => emit(info.files[0]?.name ?? '', info.xhr?.responseText ?? '')"
+
+
+def _reason(answer: str) -> str:
+    """Why an upload was refused, out of the answer to it."""
+    try:
+        return str(json.loads(answer)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return "it could not be sent"
