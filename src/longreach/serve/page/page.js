@@ -46,8 +46,10 @@ window.longreach = (() => {
       seen(".go")?.click();
     } else if (event.key === "/" && !typing(event.target)) {
       event.preventDefault();
-      if (!seen(".question textarea")) seen(".tab-ask")?.click();
-      setTimeout(() => seen(".question textarea")?.focus(), seen(".question textarea") ? 0 : 150);
+      const here = seen(".question textarea");
+      if (here) return here.focus();
+      seen(".tab-ask")?.click();
+      setTimeout(() => seen(".question textarea")?.focus(), 150);
     } else if (event.key === "Escape" && !document.querySelector(".q-dialog, .q-menu")) {
       const close = seen(".source .close");
       if (close) close.click();
