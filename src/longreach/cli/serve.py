@@ -32,7 +32,9 @@ def serve(
     page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the page for people, too.")] = True,
     frontiers: Annotated[
         list[Path] | None,
-        typer.Option("--frontier", metavar="DIR", help="Show what `longreach eval --sweep` wrote here; may be repeated."),
+        typer.Option(
+            "--frontier", metavar="DIR", help="Show what `longreach eval --sweep` wrote here; may be repeated."
+        ),
     ] = None,
     running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Requests that wait, beyond which they are sent away.")] = 64,

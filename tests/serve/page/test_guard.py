@@ -78,7 +78,9 @@ def sign_in(client: TestClient, secret: str, origin: str = HERE) -> Any:
 
 
 def hears(client: TestClient, origin: str | None = HERE) -> str:
-    with client.websocket_connect("ws://127.0.0.1:8000/page/socket", headers={"Origin": origin} if origin else {}) as socket:
+    with client.websocket_connect(
+        "ws://127.0.0.1:8000/page/socket", headers={"Origin": origin} if origin else {}
+    ) as socket:
         return socket.receive_text()
 
 

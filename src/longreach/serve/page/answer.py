@@ -58,7 +58,11 @@ def _passage(hit: Hit, share: float, open_source: Open) -> None:
     part = Part(chunk.start, chunk.end)
     with box("button", "card opens") as card:
         card.props["type"] = "button"
-        card.on("click", partial(_done, partial(open_source, chunk.document_id, Part(chunk.start, chunk.start), part)), args=[])
+        card.on(
+            "click",
+            partial(_done, partial(open_source, chunk.document_id, Part(chunk.start, chunk.start), part)),
+            args=[],
+        )
         with box("div", "head"):
             text("span", chunk.document_id, "name")
             where = [f"page {chunk.page}"] if chunk.page is not None else []

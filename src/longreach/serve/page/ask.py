@@ -116,7 +116,11 @@ class AskView:
         with self._result:
             draw_answer(answer, opened)
             if not answer.found:
-                text("p", "What was read does not support an answer. Ask in other words, or look at what was read.", "note")
+                text(
+                    "p",
+                    "What was read does not support an answer. Ask in other words, or look at what was read.",
+                    "note",
+                )
             draw_meter(answer)
             draw_passages(f"Read for this answer: {counted(len(answer.passages), 'passage')}", answer.passages, opened)
 
@@ -155,7 +159,10 @@ class AskView:
                     text("p", "Make one, drop your files into it, and come back here with a question.")
                     button("Make a library", self._to_libraries, "main")
                 else:
-                    text("p", "Your key may ask, and there is nothing to be asked yet. Whoever runs this server can help.")
+                    text(
+                        "p",
+                        "Your key may ask, and there is nothing to be asked yet. Whoever runs this server can help.",
+                    )
             elif not stats.documents:
                 text("h2", "This library is empty")
                 text("p", "PDF, Word, PowerPoint, Excel, EPUB, HTML, Markdown, text and source code can be read.")

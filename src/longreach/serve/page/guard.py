@@ -31,8 +31,8 @@ _HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: lets nobody without a session to the page, to what it is drawn with or to its socket. Routes find
-    the visitor in `state.visitor`."""
+    """ASGI middleware: lets nobody without a session to the page, to what it is drawn with or to its socket. Routes
+    find the visitor in `state.visitor`."""
 
     def __init__(self, app: ASGIApp, service: Service, sessions: Sessions) -> None:
         self._app = app

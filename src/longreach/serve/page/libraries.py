@@ -136,7 +136,9 @@ class LibrariesView:
             try:
                 body = LibraryRequest(name=name)
             except ValidationError:
-                raise bad("a library is called by small letters, digits, - and _, such as manuals-2025", "name") from None
+                raise bad(
+                    "a library is called by small letters, digits, - and _, such as manuals-2025", "name"
+                ) from None
             await libraries.create(body, service, await self._visitor.spend())
             self._name.set_value("")
             await self.show(name)

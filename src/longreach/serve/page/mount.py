@@ -64,7 +64,8 @@ def _routes() -> APIRouter:
     @router.get(f"{PLACE}/frontier/{{number}}")
     async def frontier(number: int, request: Request) -> Response:
         visitor: Visitor = request.state.visitor
-        page = await visitor.service.search_in(lambda key=await visitor.key(): frontier_page(visitor.service, key, number))
+        service, key = visitor.service, await visitor.key()
+        page = await service.search_in(lambda: frontier_page(service, key, number))
         return HTMLResponse(page, headers={"Content-Security-Policy": FRONTIER_POLICY})
 
     return router

@@ -72,7 +72,9 @@ class SourcePanel:
                 for piece in cut(document, shown, self._quote, self._passage):
                     _draw(piece)
             if shown.end < len(document.text):
-                self._edge(counted(len(document.text) - shown.end, "character"), "after", partial(self._more, "_behind"))
+                self._edge(
+                    counted(len(document.text) - shown.end, "character"), "after", partial(self._more, "_behind")
+                )
 
     def _edge(self, much: str, side: str, action: Callable[[], None]) -> None:
         with box("div", "edge"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from longreach.types import Document
@@ -56,7 +57,7 @@ def cut(document: Document, shown: Part, quote: Part, passage: Part) -> list[Pie
     starts = sorted(line.start for line in headings)
     ends = sorted(line.end for line in headings)
     pieces = []
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in pairwise(places):
         if start in pages:
             pieces.append(Piece("page", pages[start]))
         kind: Literal["plain", "passage", "quote"] = "plain"
