@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[3]
-sys.path += [str(ROOT / "tests"), str(ROOT / "bench")]
-
-from page import serving, wait
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "bench"))
 
 from browsing import chromium_path
+from page import serving, wait
 from papers import manual
 
+ROOT = Path(__file__).resolve().parents[3]
 QUESTION = "What is the torque limit of the bolts?"
 COLOURS = 192
 

@@ -63,7 +63,7 @@ class AskView:
             self._source = SourcePanel(visitor)
         show_if(self._stop, False)
         show_if(self._written, False)
-        self.place.client.on_delete(self._end)
+        self.place.client.on_disconnect(self._end)
 
     async def show(self, library: str | None = None) -> None:
         """Look again at which libraries there are; choose one."""

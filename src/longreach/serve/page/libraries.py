@@ -31,6 +31,7 @@ class LibrariesView:
         self._visitor = visitor
         self._ask = ask
         self._chosen: str | None = None
+        self._turn = 0
         self.place = box("section", "view libraries")
         with self.place:
             with box("nav", "list") as nav:
@@ -48,9 +49,13 @@ class LibrariesView:
     async def show(self, library: str | None = None) -> None:
         """Look again at what there is; show `library`, or the one that was shown."""
         service = self._visitor.service
+        self._turn += 1
+        turn = self._turn
         with complaints(service, self.place):
             key = await self._visitor.key()
             known = (await libraries.list_libraries(service, key)).libraries
+            if turn != self._turn:
+                return
             chosen = library or self._chosen
             self._chosen = chosen if chosen in known else next(iter(known), None)
             show_if(self._new, key.write)
@@ -65,7 +70,7 @@ class LibrariesView:
             if self._chosen is None:
                 self._nothing(key)
             else:
-                await self._draw(self._chosen, key)
+                await self._draw(self._chosen, key, turn)
 
     def _nothing(self, key: Key) -> None:
         with self._one, box("div", "empty"):
@@ -76,12 +81,12 @@ class LibrariesView:
             else:
                 text("p", "Your key may ask, and there is nothing to be asked yet.")
 
-    async def _draw(self, name: str, key: Key) -> None:
+    async def _draw(self, name: str, key: Key, turn: int) -> None:
         service = self._visitor.service
         about = await libraries.look(name, service, key)
         may_change = key.write and about.writable
-        if name != self._chosen:
-            return
+        if turn != self._turn:
+            return  # something else is shown by now
         with self._one:
             with box("header", "title"):
                 with box("div", "titles"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator
@@ -13,7 +14,7 @@ from longreach.serve.asking import Question, asked
 from longreach.serve.bodies.asking import AskRequest
 from longreach.serve.page.sessions import Visitor
 from longreach.serve.refusals import refusal_for
-from longreach.serve.visit import Visit
+from longreach.serve.visit import GONE, Visit
 
 ROUTE = "the page's question"
 """What it is called in logs and metrics."""
@@ -39,6 +40,9 @@ async def answers(visitor: Visitor, library: str, asked_for: AskRequest) -> Asyn
                     yield event
         finally:
             visit.close()
+    except (asyncio.CancelledError, GeneratorExit):
+        status = GONE
+        raise
     except Exception as error:
         status = refusal_for(error).status
         raise

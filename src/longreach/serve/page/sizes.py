@@ -9,7 +9,7 @@ from longreach.library import Library
 from longreach.serve.keys import Key
 from longreach.serve.service import Service
 
-LOOKED_AT = 2_000
+LOOKED_AT = 500
 """Chunks for which it is looked up whether their KV is kept."""
 FLOAT = 4
 
@@ -34,9 +34,11 @@ def sizes(service: Service, library: Library, key: Key) -> Sizes:
 def _kept(service: Service, library: Library, key: Key) -> int | None:
     """By the mean size of what the store holds: passages are of about one size. Of a large library, by some chunks."""
     engine: Any = service.engine if service.state == "ready" else None
-    kept = getattr(engine, "passages", None)
-    if kept is None:
+    if not hasattr(engine, "passages"):
         return None
+    kept = engine.passages
+    if kept is None:
+        return 0
     from longreach.engine.passages import split
 
     with library.view() as view:

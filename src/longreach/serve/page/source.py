@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from longreach.serve.access import may_read
-from longreach.serve.page.elements import box, button, complaints, show_if, text
+from longreach.serve.page.elements import Action, box, button, complaints, show_if, text
 from longreach.serve.page.figures import counted, place, sound
 from longreach.serve.page.window import ROOM, Part, Piece, around, cut
 from longreach.types import Document
@@ -15,12 +14,16 @@ from longreach.types import Document
 if TYPE_CHECKING:
     from longreach.serve.page.sessions import Visitor
 
+MORE = 4 * ROOM
+"""Characters that are shown more at a time."""
+
 
 class SourcePanel:
     """Shows one place of one document at a time; empty until something is opened."""
 
     def __init__(self, visitor: Visitor) -> None:
         self._visitor = visitor
+        self._library = ""
         self._document: Document | None = None
         self._quote = self._passage = Part(0, 0)
         self._before = self._behind = ROOM
@@ -47,7 +50,7 @@ class SourcePanel:
             may_read(await self._visitor.key(), library)
             shelf = self._visitor.service.shelf
             found = await self._visitor.service.search_in(lambda: shelf.get(library).get(document))
-            self._document, self._quote, self._passage = found, quote, passage
+            self._library, self._document, self._quote, self._passage = library, found, quote, passage
             self._before = self._behind = ROOM
             self._name.set_text(sound(found.id))
             self._where.set_text(sound(place(found.place(quote.start))))
@@ -55,9 +58,11 @@ class SourcePanel:
             show_if(self._panel, True)
             self._panel.client.run_javascript("longreach.reveal()")
 
-    def _more(self, name: str) -> None:
-        setattr(self, name, getattr(self, name) + 4 * ROOM)
-        self._draw()
+    async def _more(self, before: int, behind: int) -> None:
+        with complaints(self._visitor.service, self._panel):
+            may_read(await self._visitor.key(), self._library)
+            self._before, self._behind = self._before + before, self._behind + behind
+            self._draw()
 
     def _draw(self) -> None:
         document = self._document
@@ -67,16 +72,14 @@ class SourcePanel:
         self._page.clear()
         with self._page:
             if shown.start:
-                self._edge(counted(shown.start, "character"), "before", partial(self._more, "_before"))
+                self._edge(counted(shown.start, "character"), "before", partial(self._more, MORE, 0))
             with box("div", "text"):
                 for piece in cut(document, shown, self._quote, self._passage):
                     _draw(piece)
             if shown.end < len(document.text):
-                self._edge(
-                    counted(len(document.text) - shown.end, "character"), "after", partial(self._more, "_behind")
-                )
+                self._edge(counted(len(document.text) - shown.end, "character"), "after", partial(self._more, 0, MORE))
 
-    def _edge(self, much: str, side: str, action: Callable[[], None]) -> None:
+    def _edge(self, much: str, side: str, action: Action) -> None:
         with box("div", "edge"):
             button(f"Show more · {much} {side} this", action, "quiet")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longreach.serve.bodies.libraries import UploadBody
@@ -12,10 +12,16 @@ from longreach.serve.page.figures import size
 from longreach.serve.routes import documents
 
 if TYPE_CHECKING:
+    from nicegui.element import Element
+
     from longreach.serve.page.sessions import Visitor
 
 EVERY = 0.5
 """Seconds between two looks at what is on its way."""
+SHOWN = 20
+"""Uploads on their way, and failed ones, that are shown at most."""
+_SENT = "sent"
+"""Stands for an upload that nobody looked at yet: what is small may be indexed by then."""
 STATES = {"queued": "waits", "reading": "is read", "indexing": "is indexed", "failed": "failed"}
 DROP = """<div class="drop" tabindex="0" role="button" aria-label="Choose files to add"
   @keydown.enter="props.pickFiles" @keydown.space.prevent="props.pickFiles">
@@ -37,6 +43,8 @@ class Uploads:
         self._changed = changed
         self._unfinished: set[str] = set()
         self._dismissed: set[str] = set()
+        self._states: list[tuple[str, str]] = []
+        self._fills: dict[str, Element | None] = {}
         self.place = box("div", "uploads")
         with self.place:
             if may_change:
@@ -45,7 +53,6 @@ class Uploads:
                 drop.add_slot("header", DROP)
                 drop.on("uploaded", self._sent, args=[])
                 drop.on("failed", self._failed, js_handler=_FAILED)
-                drop.on("finish", js_handler="() => setTimeout(() => document.activeElement?.blur?.(), 0)")
                 drop.on("finish", lambda _: drop.reset(), args=[])
             self._rows = box("ul", "rows")
             self._timer = ui.timer(EVERY, self.look, active=False)
@@ -58,42 +65,51 @@ class Uploads:
             if self.place.is_deleted:
                 return
             under_way = [one for one in told if one.status not in ("done", "failed")]
-            failed = [one for one in told if one.status == "failed" and one.id not in self._dismissed]
+            latest = {one.document: one for one in reversed(told)}.values()
+            failed = [one for one in latest if one.status == "failed" and one.id not in self._dismissed]
             ended = self._unfinished - {one.id for one in under_way}
             self._unfinished = {one.id for one in under_way}
             self._timer.active = bool(under_way)
-            self._rows.clear()
             show_if(self._rows, bool(under_way or failed))
-            with self._rows:
-                for one in [*under_way[:20], *failed[:20]]:
-                    self._row(one)
+            self._draw([*under_way[:SHOWN], *failed[:SHOWN]])
             if ended:
                 await self._changed()
 
-    def _row(self, one: UploadBody) -> None:
+    def _draw(self, shown: Sequence[UploadBody]) -> None:
+        """Anew where something else is shown; else only how far it is."""
+        states = [(one.id, one.status) for one in shown]
+        if states != self._states:
+            self._states = states
+            self._rows.clear()
+            with self._rows:
+                self._fills = {one.id: self._row(one) for one in shown}
+        for one in shown:
+            fill = self._fills[one.id]
+            if fill is not None and one.progress:
+                fill.classes(remove="unknown").style(f"width: {100 * one.progress:.0f}%")
+
+    def _row(self, one: UploadBody) -> Element | None:
         with box("li", f"upload {one.status}"):
             text("span", one.document, "name")
             text("span", f"{size(one.bytes)} · {STATES.get(one.status, one.status)}", "where")
             if one.status == "failed":
                 text("span", one.reason, "reason")
                 button("✕", lambda: self._dismiss(one.id), "quiet small", hint="Hide this")
-            else:
-                with box("span", "track") as track:
-                    track.props["role"] = "progressbar"
-                    track.props["aria-valuenow"] = f"{100 * one.progress:.0f}"
-                    box("span", f"fill {'' if one.progress else 'unknown'}").style(f"width: {100 * one.progress:.0f}%")
+                return None
+            with box("span", "track") as track:
+                track.props["role"] = "progressbar"
+                track.props["aria-label"] = STATES.get(one.status, one.status)
+                return box("span", "fill unknown")
 
     async def _dismiss(self, identity: str) -> None:
         self._dismissed.add(identity)
         await self.look()
 
-    async def _sent(self, _: Any) -> None:
-        # What was small may be indexed before anybody looked.
-        self._unfinished.add("sent")
-        await self.look()
+    def _sent(self, _: Any) -> None:
+        self._unfinished.add(_SENT)
         self._timer.active = True
 
-    async def _failed(self, event: Any) -> None:
+    def _failed(self, event: Any) -> None:
         name, answer = (str(one) for one in emitted(event.args))
         with self.place:
             tell(f"{name}: {_reason(answer)}", bad=True)

@@ -10,7 +10,7 @@ from typing import Literal
 from longreach.types import Document
 
 ROOM = 6_000
-"""Characters that are shown before and behind the place in question, and how many more are shown at a time."""
+"""Characters that are shown before and behind the place in question."""
 LINE = 2_000
 """Characters by which a part is made longer so that it begins and ends with a line."""
 
