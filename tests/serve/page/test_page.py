@@ -40,7 +40,7 @@ def ask(page: Any, question: str = "What is the torque limit?") -> None:
 
 
 def test_from_an_empty_server_to_the_cited_words_and_back(browser: Browser, served: Served) -> None:
-    url = served(0.25)
+    url = served(0.4)
     page = browser.page(url)
     page.wait_for_url("**/page/")
     page.click("text=Make a library")
@@ -98,7 +98,7 @@ def test_nothing_is_asked_of_any_other_machine(browser: Browser, served: Served,
     page.wait_for_selector(".source mark")
     page.click(".tab-frontier")
     frame = page.frame_locator(".frame")
-    frame.locator("#told", has_text="refused").wait_for()
+    frame.locator("#told", has_text="refused too").wait_for()
     assert page.evaluate("window.reached") is None
     assert {urlsplit(address).hostname for address in browser.asked if "://" in address} == {"127.0.0.1"}
 

@@ -77,7 +77,7 @@ class LibrariesView:
             text("h2", "No library yet")
             if key.write:
                 text("p", "Give one a name, such as manuals, and drop your files into it.")
-                text("p", "They are read here, on this server. Nothing is sent anywhere else.")
+                text("p", "They are read and kept on this server.")
             else:
                 text("p", "Your key may ask, and there is nothing to be asked yet.")
 

@@ -37,6 +37,12 @@ window.longreach = (() => {
   const typing = (target) => target.matches?.("input, textarea, select, [contenteditable], .q-field *");
   const seen = (selector) => [...document.querySelectorAll(selector)].find((one) => one.offsetParent !== null);
 
+  const toQuestion = (tries = 60) => {
+    const here = seen(".question textarea");
+    if (here) here.focus();
+    else if (tries) setTimeout(() => toQuestion(tries - 1), 50);
+  };
+
   addEventListener("keydown", (event) => {
     if (event.isComposing || event.ctrlKey || event.metaKey || event.altKey) return;
     const question = event.target.matches?.(".question textarea");
@@ -46,10 +52,8 @@ window.longreach = (() => {
       seen(".go")?.click();
     } else if (event.key === "/" && !typing(event.target)) {
       event.preventDefault();
-      const here = seen(".question textarea");
-      if (here) return here.focus();
-      seen(".tab-ask")?.click();
-      setTimeout(() => seen(".question textarea")?.focus(), 150);
+      if (!seen(".question textarea")) seen(".tab-ask")?.click();
+      toQuestion();
     } else if (event.key === "Escape" && !document.querySelector(".q-dialog, .q-menu")) {
       const close = seen(".source .close");
       if (close) close.click();
@@ -69,7 +73,7 @@ window.longreach = (() => {
     if (document.querySelector(".theme")) {
       observer.disconnect();
       apply();
-      setTimeout(() => seen(".question textarea")?.focus(), 50);
+      toQuestion();
     }
   }).observe(document.documentElement, { childList: true, subtree: true });
   return { reveal };
