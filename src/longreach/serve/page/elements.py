@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from longreach.errors import LongreachError
 from longreach.serve.page.figures import sound
@@ -67,13 +67,10 @@ def complaints(service: Service, place: Element) -> Iterator[None]:
         refusal = refusal_for(error)
         if not isinstance(error, LongreachError):
             service.log.error("the page failed", exc_info=error)
+        if place.is_deleted or place.client.is_deleted:
+            return
         with place:
             if refusal.status == 401:
                 ui.navigate.to("/sign-in")
             else:
                 tell(str(refusal), bad=True)
-
-
-def emitted(given: Any) -> list[Any]:
-    """The arguments of an event as a list."""
-    return given if isinstance(given, list) else [given]

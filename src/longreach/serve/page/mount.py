@@ -33,7 +33,7 @@ def mount(app: FastAPI, service: Service) -> None:
     app.include_router(_routes())
     app.add_middleware(Guard, service=service, sessions=sessions)
     _log_without_messages(service.log)
-    ui.page("/")(show)
+    ui.page("/", response_timeout=RECONNECT)(show)
     ui.run_with(
         app,
         title="Longreach",

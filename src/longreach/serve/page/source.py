@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from longreach.errors import InputError
 from longreach.serve.access import may_read
 from longreach.serve.page.elements import Action, box, button, complaints, show_if, text
 from longreach.serve.page.figures import counted, place, sound
 from longreach.serve.page.window import ROOM, Part, Piece, around, cut
+from longreach.serve.refusals import not_found
 from longreach.types import Document
 
 if TYPE_CHECKING:
@@ -48,8 +50,7 @@ class SourcePanel:
         """Show `quote` of a document, and around it the passage that was read."""
         with complaints(self._visitor.service, self._panel):
             may_read(await self._visitor.key(), library)
-            shelf = self._visitor.service.shelf
-            found = await self._visitor.service.search_in(lambda: shelf.get(library).get(document))
+            found = await self._visitor.service.search_in(lambda: self._read(library, document))
             self._library, self._document, self._quote, self._passage = library, found, quote, passage
             self._before = self._behind = ROOM
             self._name.set_text(sound(found.id))
@@ -57,6 +58,13 @@ class SourcePanel:
             self._draw()
             show_if(self._panel, True)
             self._panel.client.run_javascript("longreach.reveal()")
+
+    def _read(self, library: str, document: str) -> Document:
+        opened = self._visitor.service.shelf.get(library)
+        try:
+            return opened.get(document)
+        except InputError:
+            raise not_found(f"document {document!r} any more") from None
 
     async def _more(self, before: int, behind: int) -> None:
         with complaints(self._visitor.service, self._panel):

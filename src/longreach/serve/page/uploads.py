@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from longreach.serve.bodies.libraries import UploadBody
-from longreach.serve.page.elements import box, button, complaints, emitted, show_if, tell, text
+from longreach.serve.page.elements import box, button, complaints, show_if, tell, text
 from longreach.serve.page.figures import size
 from longreach.serve.routes import documents
 
@@ -48,7 +48,10 @@ class Uploads:
         self.place = box("div", "uploads")
         with self.place:
             if may_change:
-                drop = ui.upload(multiple=True, auto_upload=True).classes("uploader").props("flat field-name=file")
+                most = visitor.service.options.upload_bytes
+                drop = ui.upload(multiple=True, auto_upload=True, max_file_size=most)
+                drop.classes("uploader").props("flat field-name=file")
+                drop.on_rejected(lambda: tell(f"a file may have {size(most)}", bad=True))
                 drop.props["url"] = f"/uploads/{library}/documents"
                 drop.add_slot("header", DROP)
                 drop.on("uploaded", self._sent, args=[])
@@ -110,7 +113,7 @@ class Uploads:
         self._timer.active = True
 
     def _failed(self, event: Any) -> None:
-        name, answer = (str(one) for one in emitted(event.args))
+        name, answer = (str(one) for one in event.args)
         with self.place:
             tell(f"{name}: {_reason(answer)}", bad=True)
 
