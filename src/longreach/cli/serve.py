@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,10 +29,17 @@ def serve(
         typer.Option("--library", "-l", metavar="DIR", help="A library to serve, for reading; may be repeated."),
     ] = None,
     model: options.Model = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Serve the page for people, too.")] = True,
+    frontiers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--frontier", metavar="DIR", help="Show what `longreach eval --sweep` wrote here; may be repeated."
+        ),
+    ] = None,
     running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Requests that wait, beyond which they are sent away.")] = 64,
 ) -> None:
-    """Serve questions, chats and documents over HTTP, by OpenAI's protocol and our own."""
+    """Serve questions, chats and documents over HTTP, by OpenAI's protocol and our own, and a page for people."""
     from longreach.serve.keys import KeyStore
     from longreach.serve.options import ServeOptions
 
@@ -41,6 +49,8 @@ def serve(
         host=host,
         port=port,
         mounted=_mounted(settings, libraries),
+        page=page and find_spec("nicegui") is not None,
+        frontiers=frontiers or [Path("longreach-sweep")],
         running=running,
         queue=queue,
     )
@@ -50,6 +60,8 @@ def serve(
     from longreach.serve.server import serve as run
 
     note(f"http://{host}:{port} · {settings.model} · documents and keys in {chosen.folder}")
+    if page and not chosen.page:
+        note("the API alone: the page for people needs `pip install 'longreach[page]'`")
     run(make_service(settings, chosen))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
 
 from longreach.serve.keys import Key, KeyStore
 from longreach.serve.options import ServeOptions
@@ -30,20 +31,25 @@ class Access:
         """The key of a request. Raises Refusal: 401, 403 or 429."""
         scheme, _, secret = request.headers.get("authorization", "").partition(" ")
         secret = secret.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
-        if not self.options.loopback or self.keys.any():
+        if self.asks:
             key = self.keys.find(secret) if secret else None
             if key is None:
                 raise Refusal(401, "this needs a good API key: Authorization: Bearer lr-...", code="invalid_api_key")
         else:
-            self._from_here(request)
+            self.from_here(request)
             key = NOBODY
         request.state.fields["key"] = key.id
         self.rates.take(key)
         return key
 
-    def _from_here(self, request: Request) -> None:
+    @property
+    def asks(self) -> bool:
+        """Whether nobody gets in without a key."""
+        return not self.options.loopback or self.keys.any()
+
+    def from_here(self, request: HTTPConnection) -> None:
         """Without a key, no web page may use a browser on this machine to get in: neither by a name that it lets point
-        here (DNS rebinding), nor from its own origin."""
+        here (DNS rebinding), nor from its own origin. Raises Refusal, 403."""
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
         origin = request.headers.get("origin")
         known = _HERE | {self.options.host}

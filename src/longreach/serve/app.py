@@ -46,6 +46,11 @@ def create_app(service: Service, started: Callable[[], Awaitable[None]] | None =
     for family in (health, models, chat, completions, libraries, documents, asking):
         app.include_router(family.router)
 
+    if service.options.page:
+        from longreach.serve.page.mount import mount
+
+        mount(app, service)
+
     def count(route: str, status: int, seconds: float) -> None:
         service.metrics.requests.labels(route, str(status)).inc()
         service.metrics.seconds.labels(route).observe(seconds)

@@ -121,6 +121,14 @@ class KeyStore:
             return None
         return _key(row)
 
+    def good(self, identity: str) -> Key | None:
+        """The key with this id, if it is good."""
+        with self._opened() as connection:
+            if connection is None:
+                return None
+            row = connection.execute("SELECT * FROM keys WHERE id = ? AND revoked IS NULL", (identity,)).fetchone()
+        return None if row is None else _key(row)
+
     def any(self) -> bool:
         """Whether there ever was a key: then there is no getting in without one, even if all are revoked."""
         with self._opened() as connection:

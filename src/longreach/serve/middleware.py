@@ -53,7 +53,10 @@ class Around:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 safe = [(b"x-request-id", name.encode()), (b"x-content-type-options", b"nosniff")]
-                message = {**message, "headers": [*message.get("headers", ()), *safe, (b"cache-control", b"no-store")]}
+                headers = [*message.get("headers", ()), *safe]
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
             await send(message)
 
         try:

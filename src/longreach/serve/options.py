@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,8 +13,8 @@ from longreach.errors import InputError
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """`folder` holds keys, libraries and uploads. `mounted` are libraries that lie elsewhere, by name: they are read
-    and never written. At most `running` requests are worked on at once and `queue` more wait. Sizes are bytes, times
-    seconds:
+    and never written. With `page`, people are served too; `frontiers` are folders that `longreach eval --sweep` wrote.
+    At most `running` requests are worked on at once and `queue` more wait. Sizes are bytes, times seconds:
 
     - `body_bytes`, `upload_bytes`: of a request, and of one that uploads; `text_characters`: of a document's text.
     - `header_seconds`, `body_seconds`: until a connection has sent its request's head, and its body.
@@ -28,6 +28,8 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8000
     mounted: Mapping[str, Path] = field(default_factory=dict)
+    page: bool = False
+    frontiers: Sequence[Path] = ()
     running: int = 32
     queue: int = 64
     body_bytes: int = 4 << 20

@@ -8,6 +8,7 @@ import logging
 import socket
 from types import FrameType
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -16,6 +17,8 @@ from longreach.serve.service import Service
 
 KEEP_ALIVE = 20
 """Seconds for which a connection may stay open between two requests."""
+MESSAGE_BYTES = 1 << 20
+"""How long a message from the page may be."""
 LAST_SECONDS = 5
 """Seconds for what is still open when the time to drain is over."""
 
@@ -35,7 +38,8 @@ class Server(uvicorn.Server):
             port=options.port,
             http=_guarded(options.header_seconds),
             loop="asyncio",
-            ws="none",
+            ws="websockets-sansio" if options.page else "none",
+            ws_max_size=MESSAGE_BYTES,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -95,6 +99,7 @@ def _guarded(seconds: float) -> type[H11Protocol]:
 
     class Guarded(H11Protocol):
         _guard: asyncio.TimerHandle | None = None
+        _upgraded = False
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -104,8 +109,13 @@ def _guarded(seconds: float) -> type[H11Protocol]:
             super().data_received(data)
             if self.cycle is not None and not self.cycle.response_complete:
                 self._calm()
-            elif self._guard is None:
+            elif self._guard is None and not self._upgraded:
                 self._guard = self.loop.call_later(seconds, self.transport.close)
+
+        def handle_websocket_upgrade(self, event: h11.Request) -> None:
+            self._upgraded = True  # what follows has pings of its own
+            self._calm()
+            super().handle_websocket_upgrade(event)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._calm()

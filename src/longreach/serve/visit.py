@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel
@@ -27,19 +27,18 @@ GONE = 499
 
 
 class Visit:
-    """What a request has here; `close` gives it back."""
+    """What a request has here, and the `fields` that the log tells of it; `close` gives it back."""
 
-    def __init__(self, service: Service, errand: Errand, place: Pass, request: Request) -> None:
+    def __init__(self, service: Service, errand: Errand, place: Pass, fields: dict[str, Any]) -> None:
         self.service = service
         self.errand = errand
         self._place = place
-        self._request = request
+        self._fields = fields
 
     def note(self, usage: Usage) -> None:
         """Let the log know what was spent."""
-        fields = self._request.state.fields
         for name in ("prompt_tokens", "reused_tokens", "generated_tokens"):
-            fields[name] = fields.get(name, 0) + getattr(usage, name)
+            self._fields[name] = self._fields.get(name, 0) + getattr(usage, name)
 
     def close(self) -> None:
         self.errand.cancel()
@@ -68,7 +67,7 @@ async def visited(
     errand = service.errand(key, budget.timeout)
     service.gate.shared = bool(key.id)  # while there are no keys, all are one
     place = await unless_gone(request, service.gate.enter(key.tenant, errand.left))
-    visit = Visit(service, errand, place, request)
+    visit = Visit(service, errand, place, request.state.fields)
     try:
         result = await unless_gone(request, work(visit))
     except BaseException:

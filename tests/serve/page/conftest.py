@@ -1,0 +1,3 @@
+from browsing import browser, served
+
+__all__ = ["browser", "served"]
