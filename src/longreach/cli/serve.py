@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,6 +14,7 @@ from longreach.config import Settings, load_settings
 from longreach.errors import InputError, LibraryVersionError
 
 if TYPE_CHECKING:
+    from longreach.engine import Engine
     from longreach.library import Library
     from longreach.serve.service import Service
 
@@ -30,6 +32,10 @@ def serve(
     model: options.Model = None,
     running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Requests that wait, beyond which they are sent away.")] = 64,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Let replicas of the engine answer, under Ray Serve; RAY_ADDRESS says where.")
+    ] = False,
+    replicas: Annotated[int | None, typer.Option(min=1, help="How many replicas; 2 where nothing is said.")] = None,
 ) -> None:
     """Serve questions, chats and documents over HTTP, by OpenAI's protocol and our own."""
     from longreach.serve.keys import KeyStore
@@ -44,17 +50,19 @@ def serve(
         running=running,
         queue=queue,
     )
+    if replicas is not None and not ray:
+        raise InputError("--replicas are for Ray: add --ray")
     keys = KeyStore(chosen.folder)
     if not chosen.loopback and not any(key.revoked is None for key in keys.list()):
         raise InputError(f"{host} can be reached by others: make a key first, with `longreach keys create NAME`")
     from longreach.serve.server import serve as run
 
     note(f"http://{host}:{port} · {settings.model} · documents and keys in {chosen.folder}")
-    run(make_service(settings, chosen))
+    run(make_service(settings, chosen, (replicas or 2) if ray else 0))
 
 
-def make_service(settings: Settings, chosen: object) -> Service:
-    """The server of the settings."""
+def make_service(settings: Settings, chosen: object, replicas: int = 0) -> Service:
+    """The server of the settings, with `replicas` of the engine under Ray Serve; 0: with an engine of its own."""
     from longreach.cli.ask import make_engine
     from longreach.library import Library
     from longreach.library.embed import load_encoder
@@ -84,10 +92,22 @@ def make_service(settings: Settings, chosen: object) -> Service:
         chosen,
         settings,
         make_log(),
-        make_engine=lambda: make_engine(settings),
+        make_engine=lambda: _replicated(settings, chosen.folder, replicas) if replicas else make_engine(settings),
         open_library=opened,
         load_encoder=lambda: shared,
     )
+
+
+def _replicated(settings: Settings, folder: Path, replicas: int) -> Engine:
+    """What stands for replicas of the engine that the settings name."""
+    from longreach.cli.ask import make_engine
+    from longreach.serve.replicas.engine import ReplicatedEngine
+    from longreach.serve.replicas.start import start_replicas
+
+    if settings.model.startswith(("http://", "https://")):
+        raise InputError(f"{settings.model} is a server: there is nothing to replicate, start it without --ray")
+    gpus: Literal["use", "leave"] = "leave" if settings.device == "cpu" else "use"
+    return ReplicatedEngine(start_replicas(partial(make_engine, settings), replicas, folder, gpus=gpus))
 
 
 def _mounted(settings: Settings, libraries: list[Path] | None) -> dict[str, Path]:
