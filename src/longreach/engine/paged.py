@@ -29,7 +29,7 @@ from longreach.engine.scheduler import Scheduler
 from longreach.engine.spelling import Spelling
 from longreach.engine.texts import Texts
 from longreach.engine.ways import EXACT
-from longreach.errors import EndedError, InputError, ModelError, PromptTooLongError, UnsupportedError
+from longreach.errors import EndedError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
 from longreach.kv.prefix import PrefixCache

@@ -1,4 +1,4 @@
-"""What prompts are to a model: its tokenizer, told apart from its weights, so that it can be used where they are not."""
+"""What prompts are to a model: its tokenizer, apart from its weights, to be used where they are not."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from longreach.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Turns text into token ids and back by `tokenizer`, transformers' object; `vocabulary` is how many tokens the model
-    knows. Can be pickled."""
+    """Turns text into token ids and back by `tokenizer`, transformers' object; `vocabulary` is how many tokens the
+    model knows. Can be pickled."""
 
     tokenizer: Any
     vocabulary: int

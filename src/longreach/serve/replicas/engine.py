@@ -113,7 +113,11 @@ class WriteStream(Stream):
                     return item
                 yield item
 
-        super().__init__(run, lambda: [handle.cancel() for handle in handles] and None)
+        def cancel() -> None:
+            for handle in handles:
+                handle.cancel()
+
+        super().__init__(run, cancel)
 
 
 class ReplicaRuns:

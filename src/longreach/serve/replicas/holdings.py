@@ -23,16 +23,16 @@ class _Replica:
 
 
 class Holdings:
-    """Of all replicas, by name. What was sent to one it is taken to hold, until more was sent than it has room for: what
-    was used longest ago is then taken to be gone, as it is there. A belief that is wrong costs time, and nothing else.
-    For one thread."""
+    """Of all replicas, by name. What was sent to one it is taken to hold, until more was sent than it has room for:
+    what was used longest ago is then taken to be gone, as it is there. A belief that is wrong costs time, and nothing
+    else. For one thread."""
 
     def __init__(self) -> None:
         self._replicas: dict[str, _Replica] = {}
 
     def order(self, names: Iterable[str], asked: Wanted) -> list[str]:
-        """`names`, the one first that has the least to read until `asked` is: what it lacks of it, and what is under way
-        there. Among equals, the one with the most room left."""
+        """`names`, the one first that has the least to read until `asked` is: what it lacks of it, and what is under
+        way there. Among equals, the one with the most room left."""
 
         def least(name: str) -> tuple[int, int, str]:
             replica = self._of(name)

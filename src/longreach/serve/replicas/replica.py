@@ -27,6 +27,7 @@ class EngineReplica:
             raise UnsupportedError(f"{engine.model} computes elsewhere: there is nothing to replicate")
         self._engine = engine
         self._runs: Runs = runs_for(engine)
+        self._tasks = 0
         warm_up(engine, self._runs)
 
     def facts(self) -> Facts:
@@ -45,7 +46,10 @@ class EngineReplica:
 
     def gauges(self) -> Gauges:
         """Figures of this engine."""
-        return list(engine_gauges(self._engine, self._runs))
+        return [
+            ("tasks", "Tasks that replicas have begun", "", {"": float(self._tasks)}),
+            *engine_gauges(self._engine, self._runs),
+        ]
 
     def record_routing_stats(self) -> dict[str, int]:
         """How much can be held here; asked for by Ray Serve."""
@@ -54,6 +58,7 @@ class EngineReplica:
 
     async def work(self, task: Task) -> AsyncIterator[list[Told]]:
         """What comes of a task: lists of what was there at once, the end of it last. Whoever goes away ends it."""
+        self._tasks += 1
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[Told] = asyncio.Queue()
         errand = Errand(task.tenant, task.seconds)
@@ -76,7 +81,7 @@ class EngineReplica:
     def _begin(self, task: Task, errand: Errand, tell: Callable[[Told], None]) -> None:
         if isinstance(task.work, Write):
             begin = partial(start, self._engine, task.work.prompt, task.work.sampling, errand)
-            errand.hold(self._runs.stream(begin, tell))
+            errand.hold(self._runs.stream(begin, tell))  # type: ignore[arg-type]  # no exploration is begun
             return
         engine = ErrandEngine(self._engine, self._runs, errand)
         threading.Thread(target=_answer, args=(task.work, engine, tell), name="longreach-answer", daemon=True).start()

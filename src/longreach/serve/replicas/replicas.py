@@ -1,5 +1,5 @@
-"""The replicas of an engine under Ray Serve, from the front's side: start them, send them tasks, end them. Imported only
-where Ray is."""
+"""The replicas of an engine under Ray Serve, from the front's side: send them tasks, end them. Imported only where Ray
+is."""
 
 from __future__ import annotations
 
@@ -45,13 +45,17 @@ class Replicas:
         found: Facts = self._handle.facts.remote().result()
         return found
 
-    def gauges(self) -> Gauges:
-        """Figures of all replicas together; of those that do not say theirs, none."""
+    def each(self) -> list[Gauges]:
+        """Figures of each replica; of those that do not say theirs, none."""
         try:
             told = self._handle.broadcast("gauges").results(timeout_s=GAUGE_SECONDS, return_exceptions=True)
         except (RayError, RayServeException, TimeoutError):
-            told = []
-        answered = [gauges for gauges in told if isinstance(gauges, list)]
+            return []
+        return [gauges for gauges in told if isinstance(gauges, list)]
+
+    def gauges(self) -> Gauges:
+        """Figures of all replicas together."""
+        answered = self.each()
         found: Gauges = [("replicas", "Replicas of the engine that answer", "", {"": float(len(answered))})]
         for name in dict.fromkeys(gauge[0] for gauges in answered for gauge in gauges):
             alike = [gauge for gauges in answered for gauge in gauges if gauge[0] == name]
@@ -64,7 +68,6 @@ class Replicas:
 
     def send(self, task: Task, deliver: Callable[[Told], None]) -> Handle:
         """Have `task` done; `deliver` is called in this object's thread and returns at once."""
-        done = threading.Event()
         begun: list[asyncio.Task[None]] = []
 
         def begin() -> None:
@@ -74,13 +77,15 @@ class Replicas:
             begun.append(self._loop.create_task(self._do(task, deliver)))
             self._tasks.add(begun[0])
             begun[0].add_done_callback(self._tasks.discard)
-            begun[0].add_done_callback(lambda _: done.set())
 
         def cancel() -> None:
-            if begun and not done.is_set():
+            if begun:
                 begun[0].cancel()
 
-        handle = Handle(lambda: self._call(cancel))
+        def wake() -> None:
+            self._call(cancel)
+
+        handle = Handle(wake)
         if not self._call(begin):
             deliver(EndedError("the server is ending"))
         return handle
@@ -126,22 +131,25 @@ class Replicas:
 
     async def _try(self, task: Task, deliver: Callable[[Told], None], last: bool) -> bool:
         """Have `task` done by one replica. False where that was lost and the task can be done by another."""
-        told = False
+        told = ended = False
         stream = self._handle.options(stream=True).work.remote(task)
         try:
             async for items in stream:
                 for item in items:
                     told = True
+                    ended = ended or isinstance(item, Completion | Draft | Exception)
                     deliver(item)
-                    if isinstance(item, Completion | Draft | Exception):
-                        return True
-        except RayTaskError:
-            raise RuntimeError("a replica failed: its log in Ray's folder says why") from None
+        except RayTaskError as error:
+            if not ended:
+                raise RuntimeError(f"a replica failed: {type(error.cause).__name__}") from None
         except (RayError, RayServeException):
             if not told and not last:
                 return False
         finally:
-            stream.cancel()
+            if not ended:
+                stream.cancel()
+        if ended:
+            return True
         raise Refusal(503, "the replica that was answering is gone: ask again", code="replica_lost", wait=1)
 
 

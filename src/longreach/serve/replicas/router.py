@@ -15,11 +15,11 @@ ROOM = "kv_tokens"
 """What a replica calls the number of tokens that it has room for."""
 
 
-class ChunkRouter(RequestRouter):  # type: ignore[misc]
+class ChunkRouter(RequestRouter):
     """Sends a task to the replica that holds most of what it reads, unless others are that much less busy. `policy`
     "random" asks none of this: it is what the other is measured against."""
 
-    def initialize_state(self, policy: Literal["chunks", "random"] = "chunks") -> None:
+    def initialize_state(self, policy: Literal["chunks", "random"] = "chunks") -> None:  # type: ignore[override]
         self._policy = policy
         self._holdings = Holdings()
         self._draw = random.Random(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +16,10 @@ from longreach.errors import InputError, ModelError, UnsupportedError
 if TYPE_CHECKING:
     from longreach.serve.replicas.replicas import Replicas
 
+OBJECT_BYTES = 256 << 20
+"""What a cluster of our own may have in shared memory: tasks and what comes of them are small."""
+JOIN_SECONDS = 60.0
+"""How long is waited for machines to join a cluster that is too small."""
 AT_ONCE = 1024
 """Tasks that a replica takes: its engine has a queue of its own, and the front lets fewer requests in."""
 
@@ -33,6 +39,7 @@ def start_replicas(
     Raises UnsupportedError without Ray, InputError where the cluster is too small, ModelError where a replica cannot be
     started.
     """
+    _set_environment()
     try:
         import ray
         from ray import serve
@@ -50,15 +57,14 @@ def start_replicas(
         if not os.environ.get("RAY_ADDRESS"):
             ray.shutdown()
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus = cpus_each([int(node.get("CPU", 0)) for node in nodes], replicas)
+    cpus, nodes = _room_for(replicas, ray)
     here = int(sum(node.get("GPU", 0) for node in nodes)) if gpus == "use" else 0
     if 0 < here < replicas:
         raise InputError(f"{replicas} replicas need a GPU each, and there are {here}: start fewer, or set device = cpu")
     serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
     if name in serve.status().applications:
         serve.delete(name, _blocking=True)
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         EngineReplica,
         name="engine",
         num_replicas=replicas,
@@ -91,9 +97,16 @@ def cpus_each(nodes: Sequence[int], replicas: int) -> int:
     raise InputError(f"{replicas} replicas need a processor each, and there are {sum(nodes)}: start fewer")
 
 
-def _join(ray: Any) -> None:
-    """Be part of a cluster. Nothing is told to Ray's makers, and what replicas print is not ours to show."""
+def _set_environment() -> None:
+    """Nothing is told to Ray's makers. And since Ray's ports are open to the network and run whatever they are sent, a
+    cluster of our own, which asks for a token unless RAY_AUTH_MODE says otherwise, has one that nobody else knows."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _join(ray: Any) -> None:
+    """Be part of a cluster. What replicas print stays in Ray's folder: it is not ours to show."""
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -102,10 +115,25 @@ def _join(ray: Any) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
-            ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+            local = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES, "_node_ip_address": "127.0.0.1"}
+            ray.init(address="local", **local, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address} cannot be joined" if address else "Ray cannot be started"
         raise ModelError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+def _room_for(replicas: int, ray: Any) -> tuple[int, list[dict[str, float]]]:
+    """How many processors each of `replicas` has, and what machines there are; machines may still be on their way into
+    a cluster that was there before. Raises InputError."""
+    until = time.monotonic() + (JOIN_SECONDS if os.environ.get("RAY_ADDRESS") else 0.0)
+    while True:
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        try:
+            return cpus_each([int(node.get("CPU", 0)) for node in nodes], replicas), nodes
+        except InputError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(1.0)
 
 
 def _reason(application: Any) -> str:
