@@ -106,6 +106,16 @@ def test_an_error_of_the_engine_is_told_as_it_is() -> None:
     assert told_of(Handle([error])) == [error]
 
 
+def test_what_is_cancelled_before_it_has_begun_is_told_so() -> None:
+    replicas = Replicas(Handle([DONE]), lambda: None)
+    found: list[Told] = []
+    task = Task(Write([Part((1,))], Sampling()), wanted([], "", apart=False), "", 1.0)
+    replicas.send(task, found.append).cancel()
+    replicas.close()
+    assert found
+    assert str(found[-1]) in ("the request was cancelled", str(DONE))
+
+
 def test_what_is_sent_after_the_end_is_refused() -> None:
     replicas = Replicas(Handle(), lambda: None)
     replicas.close()

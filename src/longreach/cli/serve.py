@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -100,14 +101,31 @@ def make_service(settings: Settings, chosen: object, replicas: int = 0) -> Servi
 
 def _replicated(settings: Settings, folder: Path, replicas: int) -> Engine:
     """What stands for replicas of the engine that the settings name."""
-    from longreach.cli.ask import make_engine
     from longreach.serve.replicas.engine import ReplicatedEngine
     from longreach.serve.replicas.start import start_replicas
 
     if settings.model.startswith(("http://", "https://")):
         raise InputError(f"{settings.model} is a server: there is nothing to replicate, start it without --ray")
     gpus: Literal["use", "leave"] = "leave" if settings.device == "cpu" else "use"
-    return ReplicatedEngine(start_replicas(partial(make_engine, settings), replicas, folder, gpus=gpus))
+    return ReplicatedEngine(start_replicas(partial(_engine_there, _told(settings)), replicas, folder, gpus=gpus))
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """The settings as a process elsewhere finds them in its environment; it may stand in another folder."""
+    told = {}
+    for name, value in settings:
+        path = isinstance(value, Path) or (name == "model" and Path(value).exists())
+        if value is not None and name != "api_key":
+            told[f"LONGREACH_{name.upper()}"] = str(Path(value).absolute() if path else value)
+    return told
+
+
+def _engine_there(told: dict[str, str]) -> Engine:
+    """In a replica: the engine of the front's settings."""
+    from longreach.cli.ask import make_engine
+
+    os.environ.update(told)
+    return make_engine(load_settings())
 
 
 def _mounted(settings: Settings, libraries: list[Path] | None) -> dict[str, Path]:

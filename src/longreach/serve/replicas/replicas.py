@@ -76,7 +76,12 @@ class Replicas:
                 return
             begun.append(self._loop.create_task(self._do(task, deliver)))
             self._tasks.add(begun[0])
-            begun[0].add_done_callback(self._tasks.discard)
+            begun[0].add_done_callback(ended)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            if done.cancelled():  # maybe before it had begun
+                deliver(_cancelled())
 
         def cancel() -> None:
             if begun:
@@ -124,8 +129,6 @@ class Replicas:
                         return
         except TimeoutError:
             deliver(EndedError("the request's time is over"))
-        except asyncio.CancelledError:
-            deliver(_cancelled())
         except Exception as error:
             deliver(error)
 
