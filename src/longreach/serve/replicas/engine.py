@@ -94,7 +94,7 @@ class ReplicatedEngine(Engine):
 
 
 class WriteStream(Stream):
-    """The stream of an answer that a replica writes: `task` says what is asked."""
+    """The stream of an answer that a replica writes: `task` says what is asked. Cancelled, it ends in EndedError."""
 
     def __init__(self, task: Task, replicas: Replicas) -> None:
         self.task = task
