@@ -36,7 +36,7 @@ from longreach.answer.rank_spans import RankSpans
 from longreach.context.assemble import assemble_chat
 from longreach.engine import Engine, Prompt
 from longreach.engine.paged import PagedEngine
-from longreach.engine.passages import split
+from longreach.engine.requests import split
 from longreach.engine.stores import CODEC
 from longreach.evaluate.continuations import along, begun
 from longreach.evaluate.metrics.answers import reference_recall

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +16,7 @@ from longreach.config import Settings, load_settings
 from longreach.errors import InputError, LibraryVersionError
 
 if TYPE_CHECKING:
+    from longreach.engine import Engine
     from longreach.library import Library
     from longreach.serve.service import Service
 
@@ -38,6 +41,10 @@ def serve(
     ] = None,
     running: Annotated[int, typer.Option(min=1, help="Requests that are worked on at once.")] = 32,
     queue: Annotated[int, typer.Option(min=0, help="Requests that wait, beyond which they are sent away.")] = 64,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Let replicas of the engine answer, under Ray Serve; RAY_ADDRESS says where.")
+    ] = False,
+    replicas: Annotated[int | None, typer.Option(min=1, help="How many replicas; 2 where nothing is said.")] = None,
 ) -> None:
     """Serve questions, chats and documents over HTTP, by OpenAI's protocol and our own, and a page for people."""
     from longreach.serve.keys import KeyStore
@@ -54,6 +61,8 @@ def serve(
         running=running,
         queue=queue,
     )
+    if replicas is not None and not ray:
+        raise InputError("--replicas are for Ray: add --ray")
     keys = KeyStore(chosen.folder)
     if not chosen.loopback and not any(key.revoked is None for key in keys.list()):
         raise InputError(f"{host} can be reached by others: make a key first, with `longreach keys create NAME`")
@@ -62,11 +71,11 @@ def serve(
     note(f"http://{host}:{port} · {settings.model} · documents and keys in {chosen.folder}")
     if page and not chosen.page:
         note("the API alone: the page for people needs `pip install 'longreach[page]'`")
-    run(make_service(settings, chosen))
+    run(make_service(settings, chosen, (replicas or 2) if ray else 0))
 
 
-def make_service(settings: Settings, chosen: object) -> Service:
-    """The server of the settings."""
+def make_service(settings: Settings, chosen: object, replicas: int = 0) -> Service:
+    """The server of the settings, with `replicas` of the engine under Ray Serve; 0: with an engine of its own."""
     from longreach.cli.ask import make_engine
     from longreach.library import Library
     from longreach.library.embed import load_encoder
@@ -96,10 +105,39 @@ def make_service(settings: Settings, chosen: object) -> Service:
         chosen,
         settings,
         make_log(),
-        make_engine=lambda: make_engine(settings),
+        make_engine=lambda: _replicated(settings, chosen.folder, replicas) if replicas else make_engine(settings),
         open_library=opened,
         load_encoder=lambda: shared,
     )
+
+
+def _replicated(settings: Settings, folder: Path, replicas: int) -> Engine:
+    """What stands for replicas of the engine that the settings name."""
+    from longreach.serve.replicas.engine import ReplicatedEngine
+    from longreach.serve.replicas.start import start_replicas
+
+    if settings.model.startswith(("http://", "https://")):
+        raise InputError(f"{settings.model} is a server: there is nothing to replicate, start it without --ray")
+    gpus: Literal["use", "leave"] = "leave" if settings.device == "cpu" else "use"
+    return ReplicatedEngine(start_replicas(partial(_engine_there, _told(settings)), replicas, folder, gpus=gpus))
+
+
+def _told(settings: Settings) -> dict[str, str]:
+    """The settings as a process elsewhere finds them in its environment; it may stand in another folder."""
+    told = {}
+    for name, value in settings:
+        path = isinstance(value, Path) or (name == "model" and Path(value).exists())
+        if value is not None and name != "api_key":
+            told[f"LONGREACH_{name.upper()}"] = str(Path(value).absolute() if path else value)
+    return told
+
+
+def _engine_there(told: dict[str, str]) -> Engine:
+    """In a replica: the engine of the front's settings."""
+    from longreach.cli.ask import make_engine
+
+    os.environ.update(told)
+    return make_engine(load_settings())
 
 
 def _mounted(settings: Settings, libraries: list[Path] | None) -> dict[str, Path]:

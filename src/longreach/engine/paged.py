@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from longreach.engine.chat import chat_parts, encode_chat
 from longreach.engine.engine import Engine, Stream
 from longreach.engine.exploration import Exploration, Looks, Reading
 from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
-from longreach.engine.passages import Passages, split
-from longreach.engine.requests import Completion, Message, Part, Piece, Prompt, Sampling, TokenLogprobs, check_prompt
+from longreach.engine.passages import Passages
+from longreach.engine.requests import Completion, Part, Piece, Prompt, Sampling, TokenLogprobs, split
 from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.engine.spelling import Spelling
+from longreach.engine.texts import Texts
 from longreach.engine.ways import EXACT
-from longreach.errors import EndedError, InputError, ModelError, PromptTooLongError, UnsupportedError
+from longreach.errors import EndedError, ModelError, PromptTooLongError, UnsupportedError
 from longreach.kv.policies import Policy, policies
 from longreach.kv.pool import OutOfPagesError
 from longreach.kv.prefix import PrefixCache
@@ -55,7 +55,7 @@ class PagedEngine(Engine):
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
     `products`: see `Bridge.quicken`; `kv_dtype`: how keys and values are kept (None: as computed). They, `scheduler`,
-    `pool` and `way`, the way of reuse that was chosen when it was loaded, may be looked at.
+    `pool`, `texts` and `way`, the way of reuse that was chosen when it was loaded, may be looked at.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class PagedEngine(Engine):
         self.context_length = loaded.context_length
         self.parameters = sum(weight.numel() for weight in loaded.model.parameters())
         self.end_tokens = loaded.end_tokens
+        self.texts = Texts(loaded.tokenizer, loaded.model.get_input_embeddings().num_embeddings)
         self.bridge = Bridge(loaded.model)
         self.products: Products = products
         self._short_steps = 0
@@ -103,50 +104,20 @@ class PagedEngine(Engine):
         return PagedEngine(self.loaded, products=self.products, kv_dtype=self.pool.keys.dtype)
 
     def count(self, text: str) -> int:
-        return len(self.tokenize(text))
+        return self.texts.count(text)
 
     def tokenize(self, text: str) -> list[int]:
-        return list(self.loaded.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self.texts.tokenize(text)
 
     def encode(self, prompt: Prompt) -> list[int]:
         return [token for part in self.parts(prompt) for token in part.token_ids]
 
     def parts(self, prompt: Prompt) -> list[Part]:
         """A prompt by its token ids, passages apart where the engine keeps them. Raises InputError for an empty one."""
-        check_prompt(prompt)
-        if isinstance(prompt[0], Part):
-            parts = [part for part in prompt if isinstance(part, Part)]
-            if not any(part.token_ids for part in parts):
-                raise InputError("the prompt is empty")
-            for part in parts:
-                self._check_known(part.token_ids)
-            return parts
-        messages = [part for part in prompt if isinstance(part, Message)]
-        if self.passages is not None and any(message.passages for message in messages):
-            return chat_parts(self.loaded.tokenizer, messages)
-        return [Part(tuple(self._encode(prompt)))]
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        if isinstance(prompt, str):
-            ids = list(self.loaded.tokenizer(prompt)["input_ids"])
-        elif isinstance(prompt[0], Message):
-            ids = encode_chat(self.loaded.tokenizer, [part for part in prompt if isinstance(part, Message)])
-        else:
-            ids = [part for part in prompt if isinstance(part, int)]
-            self._check_known(ids)
-        if not ids:
-            raise InputError("the prompt is empty")
-        return ids
-
-    def _check_known(self, ids: Sequence[int]) -> None:
-        size = self.loaded.model.get_input_embeddings().num_embeddings
-        wrong = next((at for at in ids if not 0 <= at < size), None)
-        if wrong is not None:
-            raise InputError(f"there is no token {wrong}: the vocabulary has {size}")
+        return self.texts.parts(prompt, apart=self.passages is not None)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return str(self.loaded.tokenizer.decode(list(token_ids), **options))
+        return self.texts.decode(token_ids)
 
     def start(
         self,
@@ -163,7 +134,7 @@ class PagedEngine(Engine):
         began = time.perf_counter()
         parts = self.parts(prompt)
         ids = self._fitting(parts)
-        sampling.check_vocabulary(self.loaded.model.get_input_embeddings().num_embeddings)
+        sampling.check_vocabulary(self.texts.vocabulary)
         limit = min(sampling.max_tokens, self.context_length - len(ids))
         self._check_room(len(ids) + limit)
         kept = policies.make(policy) if isinstance(policy, str) else policy

@@ -17,7 +17,6 @@ from functools import partial
 from longreach.engine.loading import Loading
 from longreach.engine.postponed import Met, Postponed
 from longreach.engine.repair import Repair
-from longreach.engine.requests import Part
 from longreach.engine.runner import Runner
 from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.reuse import Reuse
@@ -301,20 +300,6 @@ class Passages:
 def _of(tenant: str) -> str:
     """What tells the passages of a tenant from those of others."""
     return tenant and f"@{hashlib.blake2b(tenant.encode(), digest_size=12).hexdigest()}"
-
-
-def split(parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, ...]]]:
-    """What opens a prompt, and the passages right behind it."""
-    opening: list[int] = []
-    passages: list[tuple[int, ...]] = []
-    for part in parts:
-        if part.passage:
-            passages.append(part.token_ids)
-        elif passages:
-            break
-        else:
-            opening += part.token_ids
-    return opening, passages
 
 
 def _batches(keys: Sequence[Key], most: int) -> list[list[Key]]:

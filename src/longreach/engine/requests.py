@@ -176,6 +176,20 @@ ROOT = -1
 """In an exploration, the parent of nodes that follow the prompt itself."""
 
 
+def split(parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, ...]]]:
+    """What opens a prompt, and the passages right behind it."""
+    opening: list[int] = []
+    passages: list[tuple[int, ...]] = []
+    for part in parts:
+        if part.passage:
+            passages.append(part.token_ids)
+        elif passages:
+            break
+        else:
+            opening += part.token_ids
+    return opening, passages
+
+
 def check_prompt(prompt: Prompt) -> None:
     """Raises InputError unless `prompt` is a text, messages or token ids, and not empty."""
     shapes = "a prompt is a text, a list of messages, of token ids or of parts"

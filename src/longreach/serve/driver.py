@@ -17,8 +17,10 @@ from longreach.engine import Completion, Engine, Piece, Stream
 from longreach.errors import EndedError
 
 if TYPE_CHECKING:
+    from longreach.answer import Answerer
     from longreach.engine.exploration import Exploration, Looks, Reading
     from longreach.engine.paged import PagedEngine
+    from longreach.serve.errand import Errand
 
 T = TypeVar("T")
 Deliver: TypeAlias = "Callable[[Piece | Completion | Exploration | Exception], None]"
@@ -51,6 +53,10 @@ class Runs(Protocol):
 
     def explore(self, begin: Callable[[], Reading], through: Looks, deliver: Deliver) -> Handle:
         """Have the prompt of an exploration read."""
+        ...
+
+    def answerer(self, answerer: Answerer, errand: Errand) -> Answerer:
+        """What finds answers as `answerer` does, for one errand, where the engine computes best."""
         ...
 
     def close(self) -> None:
@@ -88,6 +94,9 @@ class Driver:
 
     def explore(self, begin: Callable[[], Reading], through: Looks, deliver: Deliver) -> Handle:
         return self._follow(begin, deliver, through)
+
+    def answerer(self, answerer: Answerer, errand: Errand) -> Answerer:
+        return answerer
 
     def close(self) -> None:
         with self._changed:
@@ -240,10 +249,16 @@ class Threads:
         _Followed(handle, begin, deliver, through)
         return handle
 
+    def answerer(self, answerer: Answerer, errand: Errand) -> Answerer:
+        return answerer
+
     def close(self) -> None:
         pass
 
 
 def runs_for(engine: Engine) -> Runs:
-    """What suits `engine`."""
+    """What suits `engine`: its own, if it has some."""
+    own: Runs | None = getattr(engine, "runs", None)
+    if own is not None:
+        return own
     return Driver(engine) if hasattr(engine, "step") else Threads(engine)  # type: ignore[arg-type]

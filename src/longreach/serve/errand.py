@@ -56,7 +56,7 @@ class Errand:
 
 def start(engine: Engine, prompt: Prompt, sampling: Sampling, errand: Errand) -> Stream:
     """The stream of a request, where `engine` can be told whose it is and when it must end."""
-    options: Any = {"timeout": errand.left, "tenant": errand.tenant} if hasattr(engine, "step") else {}
+    options: Any = {"timeout": errand.left, "tenant": errand.tenant} if hasattr(engine, "kv_bytes_of") else {}
     return engine.start(prompt, sampling, **options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +11,8 @@ from logging import Logger
 from typing import Any, Literal, TypeVar
 
 from longreach.config import Settings
-from longreach.engine import Engine, Sampling
-from longreach.errors import LongreachError, PromptTooLongError
+from longreach.engine import Engine
+from longreach.errors import LongreachError
 from longreach.library import Library
 from longreach.library.embed import Embedder
 from longreach.reader import Reader
@@ -21,6 +20,7 @@ from longreach.serve.access import Access
 from longreach.serve.driver import Runs, runs_for
 from longreach.serve.errand import Errand, ErrandEngine
 from longreach.serve.gate import Gate
+from longreach.serve.gauges import engine_gauges
 from longreach.serve.indexing import Indexer
 from longreach.serve.journal import Journal
 from longreach.serve.keys import Key, KeyStore
@@ -30,11 +30,11 @@ from longreach.serve.pace import Pace
 from longreach.serve.rates import Rates
 from longreach.serve.refusals import Refusal
 from longreach.serve.shelf import Shelf
+from longreach.serve.warming import warm_up
 from longreach.types import Timing, Usage
 
 T = TypeVar("T")
 State = Literal["starting", "ready", "draining", "failed"]
-WARM_UP = "The quick brown fox jumps over the lazy dog, and then it goes home. " * 8
 
 
 class Service:
@@ -146,7 +146,9 @@ class Service:
         names = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
         options = {name: getattr(self.settings, name) for name in names}
         options |= {name: value for name, value in chosen.items() if value is not None}
-        return Reader(library, ErrandEngine(self.engine, self.runs, errand), **options)
+        reader = Reader(library, ErrandEngine(self.engine, self.runs, errand), **options)
+        reader.answerer = self.runs.answerer(reader.answerer, errand)
+        return reader
 
     def learn(self, timing: Timing, usage: Usage, *, began: float = 0.0) -> None:
         """Learn from an answer; `began` seconds of its time to the first token were not the engine's."""
@@ -156,12 +158,8 @@ class Service:
     def _load(self) -> None:
         engine = self._make_engine()
         runs = runs_for(engine)
-        if hasattr(engine, "quicken"):
-            runs.call(engine.quicken).result()
-            errand = Errand("warm-up", self.options.request_seconds)
-            with contextlib.suppress(PromptTooLongError):
-                done = ErrandEngine(engine, runs, errand).start(WARM_UP, Sampling(max_tokens=8)).finish()
-                self.pace.learn(done.usage.prompt_tokens, done.timing.ttft)
+        if (done := warm_up(engine, runs)) is not None:
+            self.pace.learn(done.usage.prompt_tokens, done.timing.ttft)
         self._engine, self._runs = engine, runs
 
     def _gauges(self) -> Iterator[tuple[str, str, str, dict[str, float]]]:
@@ -169,15 +167,6 @@ class Service:
         yield "requests_running", "Requests that are worked on", "", {"": self.gate.working}
         yield "requests_waiting", "Requests that wait for their turn", "", {"": self.gate.waiting}
         yield "uploads_unfinished", "Uploads that are not in their library yet", "", {"": self.journal.unfinished()}
-        engine: Any = self._engine
-        if hasattr(engine, "held_pages"):
-            pages = self.runs.call(engine.held_pages).result()
-            yield "kv_pages", "Pages of the KV pool", "owner", pages
-            yield "kv_page_bytes", "Bytes of a page", "", {"": engine.pool.page_bytes}
-        passages = getattr(engine, "passages", None)
-        if passages is not None:
-            stats = passages.store.stats()
-            tiers = {"device": stats.device, "host": stats.host, "disk": stats.disk}
-            yield "kv_store_hits", "Passages found", "tier", {name: tier.hits for name, tier in tiers.items()}
-            yield "kv_store_misses", "Passages not found", "tier", {name: tier.misses for name, tier in tiers.items()}
-            yield "kv_store_bytes", "Bytes of passages", "tier", {name: tier.bytes for name, tier in tiers.items()}
+        if self._engine is not None:
+            all_of_them: Any = getattr(self._engine, "gauges", None)
+            yield from all_of_them() if all_of_them else engine_gauges(self._engine, self.runs)
