@@ -99,7 +99,7 @@ def behind(
 
     rest = case.asked
     with plain_attention(loaded.model):
-        cache = DynamicCache()
+        cache: Any = DynamicCache()
         for layer in range(len(kept[0][0])):
             cache.update(*(torch.stack([one[side][layer] for one in kept]).to(loaded.device) for side in (0, 1)), layer)
         tokens = torch.tensor([rest + case.answer[:-1]] * len(kept), device=loaded.device)
@@ -107,7 +107,7 @@ def behind(
         logits = loaded.model(tokens, past_key_values=cache, logits_to_keep=keep).logits.float().log_softmax(-1)
         answers: list[list[int]] = []
         if answered:
-            asked = DynamicCache()
+            asked: Any = DynamicCache()
             for at, layer in enumerate(cache.layers):
                 asked.update(
                     *(x[:answered, :, : case.spans[-1][1] + len(rest)] for x in (layer.keys, layer.values)), at

@@ -39,7 +39,7 @@ def _kept(service: Service, library: Library, key: Key) -> int | None:
     kept = engine.passages
     if kept is None:
         return 0
-    from longreach.engine.passages import split
+    from longreach.engine.requests import split
 
     with library.view() as view:
         if view.empty:
@@ -52,4 +52,5 @@ def _kept(service: Service, library: Library, key: Key) -> int | None:
     overview = service.reader(library, service.errand(key, None))
     opening, passages = split(engine.parts(overview.answerer.prompt("?", texts, engine)))
     share = sum(kept.kept(opening, passages, key.tenant)) / len(texts)
-    return round(share * chunks * stored.bytes / stored.entries)
+    mean: float = stored.bytes / stored.entries
+    return round(share * chunks * mean)

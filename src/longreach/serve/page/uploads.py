@@ -80,7 +80,7 @@ class Uploads:
 
     def _draw(self, shown: Sequence[UploadBody]) -> None:
         """Anew where something else is shown; else only how far it is."""
-        states = [(one.id, one.status) for one in shown]
+        states: list[tuple[str, str]] = [(one.id, one.status) for one in shown]
         if states != self._states:
             self._states = states
             self._rows.clear()
