@@ -52,5 +52,6 @@ def _kept(service: Service, library: Library, key: Key) -> int | None:
     overview = service.reader(library, service.errand(key, None))
     opening, passages = split(engine.parts(overview.answerer.prompt("?", texts, engine)))
     share = sum(kept.kept(opening, passages, key.tenant)) / len(texts)
-    mean: float = stored.bytes / stored.entries
-    return round(share * chunks * mean)
+    mean = stored.bytes / stored.entries
+    kept_bytes: int = round(share * chunks * mean)
+    return kept_bytes
