@@ -30,12 +30,14 @@ def measure(options: Options) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         try:
             parts.engine.generate(["Once"], max_tokens=2)  # what is compiled at the first token is not counted
-            rows = [row(spec, parts, examples, Path(folder)) for spec in specs]
+            rows = [row(spec, parts, examples, Path(folder) / str(at)) for at, spec in enumerate(specs)]
         finally:
             parts.close()
     bars = []
     for each in rows:
-        bars.append(at_most(f"{each['task']}: seconds of {EXAMPLES} examples", float(each["seconds_of_300"] or 0), SECONDS))
+        bars.append(
+            at_most(f"{each['task']}: seconds of {EXAMPLES} examples", float(each["seconds_of_300"] or 0), SECONDS)
+        )
         bars.append(at_least(f"{each['task']}: examples answered", float(each["examples"] or 0), float(examples)))
     return Result(rows, bars, [f"model {options.extra.model}"])
 
@@ -44,7 +46,7 @@ def row(spec: str, parts: Parts, examples: int, folder: Path) -> Row:
     """One task from its first example on."""
     task = parts.task(spec)
     respondent = parts.respondent(task)  # a library is made here, once for good
-    with Results(folder / f"{abs(hash(spec))}.jsonl") as results:
+    with Results(folder / "results.jsonl") as results:
         began = time.perf_counter()
         lines = run_task(task, respondent, results, limit=examples)
         seconds = time.perf_counter() - began
