@@ -95,6 +95,8 @@ def measured(
         for arm, other in pairs(timed, lines):
             alike += [other[example] == score for example, score in arm.scores.items() if example in other]
     told = provenance()
+    if not found:
+        return Result([], [], ["nothing was answered, only timed"])
     write_parquet(folder / "results.parquet", lines, told)
     write_png(folder / "frontier.png", found)
     write_page(folder / "frontier.html", found, told)

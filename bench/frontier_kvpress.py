@@ -23,6 +23,7 @@ from kvpress import ScorerPress, SnapKVPress, StreamingLLMPress
 from kvpress.presses.base_press import BasePress
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
+PRESSES = ("snapkv", "streamingllm")
 BUDGETS = (0.1, 0.2, 0.4, 0.7)
 WINDOW, KERNEL = 32, 7
 STOPS = ("\n\n", "\nQuestion:")
@@ -44,13 +45,14 @@ class Several(BasePress):
         return keys, values
 
 
-def presses() -> dict[str, ScorerPress]:
+def presses(names: list[str]) -> dict[str, ScorerPress]:
     """The methods by the names that they have in the table."""
     made: dict[str, ScorerPress] = {}
     for budget in BUDGETS:
-        dropped = 1 - budget
-        made[f"kvpress SnapKVPress(budget={budget})"] = SnapKVPress(dropped, WINDOW, KERNEL)
-        made[f"kvpress StreamingLLMPress(budget={budget})"] = StreamingLLMPress(dropped)
+        if "snapkv" in names:
+            made[f"kvpress SnapKVPress(budget={budget})"] = SnapKVPress(1 - budget, WINDOW, KERNEL)
+        if "streamingllm" in names:
+            made[f"kvpress StreamingLLMPress(budget={budget})"] = StreamingLLMPress(1 - budget)
     return made
 
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="what frontier.py --dump wrote")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--presses", nargs="+", choices=PRESSES, default=list(PRESSES))
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no further example after these")
     given = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(given.folder / "model", dtype=torch.float32).eval()
@@ -110,7 +113,7 @@ def main() -> None:
         if time.perf_counter() - began > given.seconds:
             break
         with torch.inference_mode():
-            done += [{**key, **told} for told in answers(model, tokenizer, question, presses())]
+            done += [{**key, **told} for told in answers(model, tokenizer, question, presses(given.presses))]
         told = {"versions": versions, "dtype": "float32", "window": WINDOW, "kernel": KERNEL, "answers": done}
         fresh = given.json.with_suffix(".partial")
         fresh.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
