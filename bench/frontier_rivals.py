@@ -13,7 +13,7 @@ from harness import Bar, Row, at_least
 from longreach.engine.paged import PagedEngine
 from longreach.evaluate.metrics.answers import ANSWER_METRICS
 from longreach.evaluate.prompt import prompt
-from longreach.evaluate.run import label
+from longreach.evaluate.run import label, shown
 from longreach.evaluate.statistics import LEVEL, compare, estimate
 from longreach.evaluate.sweep import Arm
 from longreach.evaluate.tasks import Task
@@ -72,7 +72,7 @@ def read_rivals(file: Path) -> list[Rival]:
     return list(found.values())
 
 
-def rival_rows(shown: str, task: str, rivals: Sequence[Rival]) -> list[Row]:
+def rival_rows(task: str, rivals: Sequence[Rival]) -> list[Row]:
     """Their lines of the table."""
     rows: list[Row] = []
     for rival in rivals:
@@ -81,7 +81,7 @@ def rival_rows(shown: str, task: str, rivals: Sequence[Rival]) -> list[Row]:
             rows.append(
                 {
                     "configuration": rival.policy,
-                    "task": shown,
+                    "task": shown(task),
                     "score": round(score.mean, 3),
                     "low": round(score.low, 3),
                     "high": round(score.high, 3),
@@ -94,7 +94,7 @@ def rival_rows(shown: str, task: str, rivals: Sequence[Rival]) -> list[Row]:
     return rows
 
 
-def agreement(shown: str, arms: Sequence[Arm], rivals: Sequence[Rival]) -> Iterator[Bar]:
+def agreement(name: str, arms: Sequence[Arm], rivals: Sequence[Rival]) -> Iterator[Bar]:
     """For each budget of snapkv, whether no difference from kvpress's is sure: 0 lies in the interval of paired
     differences, at a level that allows for how many there are."""
     by_policy = {arm.point["policy"]: arm for arm in arms}
@@ -103,7 +103,6 @@ def agreement(shown: str, arms: Sequence[Arm], rivals: Sequence[Rival]) -> Itera
     same = [rival for rival in rivals if rival.task == task and rival.policy in ours]
     for rival in same:
         lost = compare(rival.scores, ours[rival.policy].scores, level=1 - (1 - LEVEL) / len(same)).difference
-        name = (
-            f"{shown}: {rival.policy} and ours differ by {lost.mean:+.3f} [{lost.low:+.3f}, {lost.high:+.3f}]: no more"
-        )
-        yield at_least(f"{name} than chance", float(lost.low <= 0 <= lost.high), 1.0)
+        interval = f"{lost.mean:+.3f} [{lost.low:+.3f}, {lost.high:+.3f}]"
+        told = f"{name}: ours less {rival.policy} is {interval}: no more"
+        yield at_least(f"{told} than chance", float(lost.low <= 0 <= lost.high), 1.0)

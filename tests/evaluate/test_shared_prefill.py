@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from longreach.evaluate.shared_prefill import SharedDecode, SharedPrefill
+from longreach.evaluate.shared_prefill import SharedPrefill
 from longreach.evaluate.tasks import Example
 from longreach.tokens import Tokenizer
 
@@ -45,11 +45,6 @@ def test_answers_are_the_same_alone_together_and_in_any_order(engine, example: E
     assert told(source, example, POLICIES[::-1]) == together
     for policy in POLICIES:
         assert told(source, example, [policy]) == {policy: together[policy]}
-
-
-def test_answers_that_grow_in_the_same_steps_are_the_same_and_take_the_same_bytes(engine, example: Example) -> None:
-    assert told(SharedDecode(engine), example, POLICIES) == told(SharedPrefill(engine), example, POLICIES)
-    assert SharedDecode(engine).columns({}) == {**SharedPrefill(engine).columns({}), "decode": "shared"}
 
 
 def test_what_keeps_all_answers_as_the_full_cache_and_what_drops_is_smaller(engine, example: Example) -> None:

@@ -19,7 +19,7 @@ from longreach.evaluate.respond import ModelRespondent, Response, start_afresh
 from longreach.evaluate.tasks import Example, Question
 
 if TYPE_CHECKING:
-    from longreach.engine import Completion, Sampling
+    from longreach.engine import Sampling
     from longreach.engine.paged import PagedEngine
     from longreach.kv.policies import Policy
 
@@ -66,45 +66,20 @@ class SharedPrefill:
         return self.engine.start(prompts[0][:whole], Sampling(max_tokens=1)).finish().timing.total
 
     def _answer(self, ids: list[int], question: Question, policy: Policy, seconds: float) -> Response:
-        return _response(self.engine.start(ids, self._sampling(question), policy=policy).finish(), seconds)
+        done = self.engine.start(ids, self._sampling(question), policy=policy).finish()
+        cost = Cost(
+            ttft=seconds + done.timing.ttft,
+            total=seconds + done.timing.total,
+            prompt_tokens=done.usage.prompt_tokens,
+            generated_tokens=done.usage.generated_tokens,
+            kv_bytes=done.usage.kv_bytes,
+        )
+        return Response(done.text, cost)
 
     def _sampling(self, question: Question) -> Sampling:
         from longreach.engine import Sampling
 
         return Sampling(max_tokens=question.max_tokens, stop=STOPS if self.form == "text" else ())
-
-
-@dataclass
-class SharedDecode(SharedPrefill):
-    """As `SharedPrefill`, but the answers to a question under all policies grow in the same steps, which reads the
-    weights once for all of them. For scores and bytes: a time to the first token here is not that of a request by
-    itself."""
-
-    def columns(self, point: Point) -> Mapping[str, str]:
-        return {**super().columns(point), "decode": "shared"}
-
-    def respond(self, example: Example, points: Sequence[Point]) -> Iterator[list[Response]]:
-        start_afresh(self.engine)
-        prompts = [self.engine.encode(prompt(example, number, self.form)) for number in range(len(example.questions))]
-        seconds = self._read(prompts)
-        kept = [_policy(point.get("policy", FULL)) for point in points]
-        responses: list[list[Response]] = [[] for _ in points]
-        for ids, question in zip(prompts, example.questions, strict=True):
-            streams = [self.engine.start(ids, self._sampling(question), policy=policy) for policy in kept]
-            for told, stream in zip(responses, streams, strict=True):
-                told.append(_response(stream.finish(), seconds))
-        yield from responses
-
-
-def _response(done: Completion, seconds: float) -> Response:
-    cost = Cost(
-        ttft=seconds + done.timing.ttft,
-        total=seconds + done.timing.total,
-        prompt_tokens=done.usage.prompt_tokens,
-        generated_tokens=done.usage.generated_tokens,
-        kv_bytes=done.usage.kv_bytes,
-    )
-    return Response(done.text, cost)
 
 
 def _policy(spec: str) -> Policy:
