@@ -13,7 +13,6 @@ from longreach.config import load_settings
 from longreach.engine import Engine, Part
 from longreach.engine.paged import PagedEngine
 from longreach.errors import InputError
-from longreach.evaluate.sweep import Alone
 
 
 def test_what_is_evaluated_does_not_forget_what_the_user_has_kept(stories: Path, tmp_path: Path) -> None:
@@ -41,8 +40,9 @@ def test_a_sweep_over_reuse_runs_each_way_on_an_engine_of_its_own_over_the_same_
     monkeypatch.setattr(parts, "_library", lambda task, settings: library)
     assert "reuse" in AXES
     points = [{"reuse": way} for way in ("naive", "prefix", "naive")]
-    sources = [one for one in parts.sources(make("corpus_qa"), points) if isinstance(one, Alone)]
-    assert [one.respondent.columns["reuse"] for one in sources] == ["naive", "prefix", "naive"]
+    sources = parts.sources(make("corpus_qa"), points)
+    told = [source.columns(point)["reuse"] for source, point in zip(sources, points, strict=True)]
+    assert told == ["naive", "prefix", "naive"]
     engines = [parts._engine_at(settings_at(settings, point)) for point in points]
     assert engines[0] is engines[2]
     one, other = engines[:2]

@@ -99,7 +99,10 @@ class Parts:
         return ReaderRespondent(reader, columns)
 
     def sources(self, task: Task, points: Sequence[Point]) -> list[Source]:
-        """Who answers at each point; points that differ in the KV policy alone share a source."""
+        """Who answers at each point; points that differ in the KV policy alone, or have a model read the same passages,
+        share what is read."""
+        from longreach.evaluate.respond import ReaderRespondent
+        from longreach.evaluate.shared_reading import SharedReading
         from longreach.evaluate.sweep import Alone
         from longreach.evaluate.tasks import CorpusTask
 
@@ -109,7 +112,11 @@ class Parts:
         if wrong := next((name for point in points for name in point if name not in usable), None):
             raise InputError(f"{wrong} changes nothing in this task; a sweep over it can vary {', '.join(usable)}")
         if isinstance(task, CorpusTask):
-            return [Alone(self.respondent(task, settings_at(self.settings, point))) for point in points]
+            respondents = [self.respondent(task, settings_at(self.settings, point)) for point in points]
+            readers = [(p, r) for p, r in zip(points, respondents, strict=True) if isinstance(r, ReaderRespondent)]
+            if len(readers) == len(points):
+                return [SharedReading(readers)] * len(points)
+            return [Alone(respondent) for respondent in respondents]
         shared = {form: self._shared(form) for form in dict.fromkeys(point.get("form", self.form) for point in points)}
         return [shared[point.get("form", self.form)] for point in points]
 

@@ -9,6 +9,7 @@ from typing import Any
 from longreach.errors import ModelError
 from longreach.model import embedded
 from longreach.model.gguf import GGUF, build_tokenizer, convertible, knows_tokenizer, tokenizer_config
+from longreach.model.gguf_pieces import build_pieces, knows_pieces
 
 
 def folder_of(file: Path, cache: Path) -> tuple[Path, str | None]:
@@ -32,7 +33,7 @@ def folder_of(file: Path, cache: Path) -> tuple[Path, str | None]:
 def tokenizer_of(file: Path) -> Any:
     """The tokenizer of a GGUF file that transformers reads itself: ours where we know its rules, else transformers'."""
     gguf = GGUF(file)
-    if not knows_tokenizer(gguf):
+    if not (knows_tokenizer(gguf) or knows_pieces(gguf)):
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
@@ -40,4 +41,5 @@ def tokenizer_of(file: Path) -> Any:
 
     options = {key: value for key, value in tokenizer_config(gguf).items() if key != "tokenizer_class"}
     make: Any = PreTrainedTokenizerFast
-    return make(tokenizer_object=build_tokenizer(gguf), **options)
+    built = build_pieces(gguf) if knows_pieces(gguf) else build_tokenizer(gguf)
+    return make(tokenizer_object=built, **options)
