@@ -5,7 +5,8 @@ Requests come as a Poisson process whether the ones before are answered or not, 
 ten are answered in time; goodput is how many a second were, at the best rate. A prompt is one of eight meetings (about
 1,000 tokens) and a question that was not asked before; each meeting was asked about twice before the load begins.
 
-`pip install 'llama-cpp-python[server]'` adds its server; `--llama-batched` adds the newer one of its examples.
+`--llama PYTHON` adds llama-cpp-python's server, PYTHON being an interpreter that has `llama-cpp-python[server]`;
+`--llama-batched FILE` also the newer one of its examples.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gzip
-import importlib.util
 import json
 import statistics
 from collections.abc import Sequence
@@ -30,6 +30,8 @@ NEW = 32
 """Tokens of an answer at most."""
 ENOUGH = 0.9
 """The share of requests that must be answered in time for the next rate to be tried."""
+FEWEST = 12
+"""Requests of a rate, at least."""
 LEAST = 0.125
 """Requests a second: the lowest rate that is tried."""
 BAR = 3.0
@@ -107,7 +109,7 @@ class Measured:
         """Double the rate while it can be borne (or halve it until it can), then try the middle."""
 
         def holds(rate: float) -> bool:
-            return self.step(url, talk, rate, max(window, 16 / rate), target)
+            return self.step(url, talk, rate, max(window, FEWEST / rate), target)
 
         rate = first
         if holds(rate):
@@ -126,28 +128,33 @@ def measure(options: Options) -> Result:
     logs.mkdir(parents=True, exist_ok=True)
     talk = meetings(options.data)
     peers = [ours(logs / "folder", extra.running)]
-    if importlib.util.find_spec("llama_cpp") is not None:
-        peers.append(llama_cpp(extra.threads))
-    if extra.llama_batched is not None:
-        peers.append(llama_cpp_batched(extra.llama_batched, extra.threads, logs))
+    if extra.llama is not None:
+        peers.append(llama_cpp(extra.llama, extra.threads))
     peers.append(transformers(extra.threads))
+    if extra.llama is not None and extra.llama_batched is not None:
+        peers.append(llama_cpp_batched(extra.llama, extra.llama_batched, extra.threads, logs))
     if extra.only:
-        peers = [peer for peer in peers if extra.only in peer.name]
-    found = []
+        peers = [peer for peer in peers if any(name in peer.name for name in extra.only)]
+    found, failed = [], []
     for peer in peers[:1] if options.quick else peers:
         one = Measured(peer)
-        with started(peer, extra.threads, logs) as url:
-            one.quiet(url, talk)
-            if options.quick:
-                one.step(url, talk, 2.0, 10.0, target)
-            else:
-                one.climb(url, talk, extra.first if peer is peers[0] else extra.first / 4, extra.window, target)
+        try:
+            with started(peer, extra.threads, logs) as url:
+                one.quiet(url, talk)
+                if options.quick:
+                    one.step(url, talk, 2.0, 10.0, target)
+                else:
+                    one.climb(url, talk, extra.first if peer is peers[0] else extra.first / 4, extra.window, target)
+        except RuntimeError as error:
+            failed.append(f"{peer.name} is left out: {error}")
+            print(failed[-1], flush=True)
+            continue
         found.append(one)
     notes = [
         str(target),
         f"{extra.threads} threads; answers of {NEW} tokens at most; TTFT beyond {PATIENCE:g} s is not told",
     ]
-    notes += [f"{one.peer.name}: {one.peer.settings}" for one in found]
+    notes += [*(f"{one.peer.name}: {one.peer.settings}" for one in found), *failed]
     rows = [row for one in found for row in one.rows]
     return Result(rows, _bars(found), notes, {"without load, and goodput": [_summary(one, found[-1]) for one in found]})
 
@@ -193,8 +200,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tpot", type=float, default=0.2, help="seconds for each token after it at most")
     parser.add_argument("--first", type=float, default=2.0, help="requests a second to begin with; others: a quarter")
     parser.add_argument("--window", type=float, default=20.0, help="seconds of each rate, at least")
+    parser.add_argument("--llama", metavar="PYTHON", help="an interpreter that has llama-cpp-python[server]")
     parser.add_argument("--llama-batched", type=Path, metavar="FILE", help="examples/server/server.py of its sources")
-    parser.add_argument("--only", metavar="NAME", help="servers whose name has this in it alone")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="servers alone whose name has one of these in it")
 
 
 if __name__ == "__main__":

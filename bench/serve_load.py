@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-PATIENCE = 15.0
+PATIENCE = 9.0
 """Seconds after which a client goes away."""
 
 

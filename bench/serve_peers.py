@@ -51,7 +51,7 @@ def ours(folder: Path, running: int) -> Peer:
     )
 
 
-def llama_cpp(threads: int) -> Peer:
+def llama_cpp(python: str, threads: int) -> Peer:
     """`python -m llama_cpp.server`. It works on one request at a time; `interrupt_requests`, with which a new one ends
     the one before, is off, and its cache of prompts on: what is said about a document again is not read again."""
     settings = {
@@ -65,12 +65,12 @@ def llama_cpp(threads: int) -> Peer:
         "interrupt_requests": "false",
     }
     given = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(_gguf()), "--port", "{port}", *given]
+    command = [python, "-m", "llama_cpp.server", "--model", str(_gguf()), "--port", "{port}", *given]
     told = ", ".join(f"{name}={value}" for name, value in settings.items())
     return Peer("llama-cpp-python", [*command, "--verbose", "false"], "/v1/models", "any", told)
 
 
-def llama_cpp_batched(script: Path, threads: int, folder: Path) -> Peer:
+def llama_cpp_batched(python: str, script: Path, threads: int, folder: Path) -> Peer:
     """`examples/server/server.py` of llama-cpp-python's sources, which is no part of its wheel: it works on many
     requests at once and shares their beginnings."""
     model = {
@@ -90,8 +90,8 @@ def llama_cpp_batched(script: Path, threads: int, folder: Path) -> Peer:
     file = folder / "llama.json"
     file.write_text(json.dumps({"server": {"host": "127.0.0.1", "port": port}, "model": model}), "utf-8")
     told = ", ".join(f"{name}={value}" for name, value in list(model.items())[2:])
-    command = [sys.executable, str(script), "-C", str(file)]
-    return Peer("llama-cpp-python, its example server", command, f":{port}/v1/models", "any", told)
+    command = [python, str(script), "-C", str(file)]
+    return Peer("llama.cpp, example server", command, f":{port}/v1/models", "any", told)
 
 
 def transformers(threads: int) -> Peer:
@@ -113,7 +113,7 @@ def started(peer: Peer, threads: int, logs: Path) -> Iterator[str]:
         port, path = path[1:].split("/")[0], path[path.index("/") :]
     command = [part.replace("{port}", port) for part in peer.command]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **peer.environment}
-    url, log = f"http://127.0.0.1:{port}", logs / f"{peer.name.split()[0].strip(',')}.log"
+    url, log = f"http://127.0.0.1:{port}", logs / f"{'-'.join(peer.name.replace(',', '').split())}.log"
     with log.open("w", encoding="utf-8") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:

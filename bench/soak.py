@@ -68,7 +68,7 @@ class Work:
         """One client, until a moment of the clock."""
         rng, kinds = random.Random(number), [self.chat, self.ask, self.search, self.embed, self.upload, self.leave]
         kinds += [self.wrong, self.long, self.look]
-        async with httpx.AsyncClient(base_url=self.url, timeout=600) as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=None) as client:
             while time.monotonic() < until:
                 kind = rng.choices(kinds, (30, 20, 12, 6, 8, 8, 6, 4, 6))[0]
                 try:
@@ -156,7 +156,7 @@ async def soaked(url: str, server: psutil.Process, work: Work, seconds: float, e
     """Samples while the clients work, and one when they have gone."""
     began, samples = time.monotonic(), []
     clients = [asyncio.create_task(work.client(number, began + seconds)) for number in range(CLIENTS)]
-    async with httpx.AsyncClient(base_url=url, timeout=600) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=None) as client:
         while not all(one.done() for one in clients):
             await asyncio.wait(clients, timeout=every)
             samples.append(await _sample(client, server, work, began))
@@ -213,7 +213,7 @@ def measure(options: Options) -> Result:
     given = {f"{number}.txt": pack["docs"][next(iter(pack["qrels"][query]))] for number, (query, _) in enumerate(asked)}
     bounds = {"LONGREACH_KV_GB": "0.25", "LONGREACH_STORE_GB": "0.1", "LONGREACH_STORE": str(logs / "kv")}
     peer = replace(ours(logs / "folder", 8), environment=bounds)
-    with started(peer, extra.threads, logs) as url, httpx.Client(base_url=url, timeout=600) as client:
+    with started(peer, extra.threads, logs) as url, httpx.Client(base_url=url, timeout=None) as client:
         port = int(url.rsplit(":", 1)[1])
         server = next(one for one in psutil.Process().children() if str(port) in one.cmdline())
         client.post("/v1/libraries", json={"name": "soak"}).raise_for_status()
