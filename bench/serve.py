@@ -3,7 +3,7 @@
 Each server has the machine for itself, the same model (SmolLM2-135M), the same prompts and as many tokens to write.
 Requests come as a Poisson process whether the ones before are answered or not, at rising rates until fewer than nine in
 ten are answered in time; goodput is how many a second were, at the best rate. A prompt is one of eight meetings (about
-1,000 tokens) and a question that was not asked before; each meeting was asked about twice before the load begins.
+1,100 tokens) and a question that was not asked before; each meeting was asked about before the load begins.
 
 `--llama PYTHON` adds llama-cpp-python's server, PYTHON being an interpreter that has `llama-cpp-python[server]`;
 `--llama-batched FILE` also the newer one of its examples.
@@ -25,12 +25,14 @@ from serve_load import PATIENCE, Target, Told, ask, offer
 from serve_peers import Peer, llama_cpp, llama_cpp_batched, ours, started, transformers
 
 DOCUMENTS, CLIENTS, CHARACTERS = 8, 32, 4200
-"""Meetings, who asks about them, and how much of a meeting is in a prompt: about 1,000 tokens."""
+"""Meetings, who asks about them, and how much of a meeting is in a prompt: about 1,100 tokens."""
 NEW = 32
 """Tokens of an answer at most."""
+AGAIN = 2
+"""Documents that are asked about a second time before the load begins."""
 ENOUGH = 0.9
 """The share of requests that must be answered in time for the next rate to be tried."""
-FEWEST = 12
+FEWEST = 8
 """Requests of a rate, at least."""
 LEAST = 0.125
 """Requests a second: the lowest rate that is tried."""
@@ -67,9 +69,11 @@ class Measured:
         self.goodput = 0.0
 
     def quiet(self, url: str, talk: Talk) -> None:
-        """Ask about each document twice, one after the other."""
-        for number in [*range(DOCUMENTS), *range(DOCUMENTS, 2 * DOCUMENTS)]:
-            told = asyncio.run(ask(f"{url}/v1/chat/completions", number, body(self.peer, talk, number, "0"), 120))
+        """Ask about each document, one after the other, and about some again."""
+        for number in range(DOCUMENTS + AGAIN):
+            short = {"max_tokens": NEW if number >= DOCUMENTS else NEW // 4}
+            given = {**body(self.peer, talk, number, "0"), **short}
+            told = asyncio.run(ask(f"{url}/v1/chat/completions", number, given, 120))
             if told.error:
                 raise RuntimeError(f"{self.peer.name}: {told.error}")
             self.first.append(told)

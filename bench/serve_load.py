@@ -73,7 +73,8 @@ async def ask(url: str, number: int, body: dict[str, Any], patience: float = PAT
 
 async def offer(url: str, bodies: Sequence[dict[str, Any]], seconds: float, seed: int) -> list[Told]:
     """Send `bodies` within `seconds`, each at a moment of its own: a Poisson process of which the count is given."""
-    moments = sorted(random.Random(seed).uniform(0, seconds) for _ in bodies)
+    rng = random.Random(seed)
+    moments = sorted(rng.uniform(0, seconds) for _ in bodies)
     began = time.perf_counter()
     sent = []
     for number, (moment, body) in enumerate(zip(moments, bodies, strict=True)):
