@@ -24,6 +24,7 @@ class Settings(BaseSettings):
     store: Path | None = None
     store_gb: float = Field(default=8.0, ge=0)
     codec: str = "int8(group=64)"
+    kv_gb: float | None = Field(default=None, gt=0)
     reuse: str = "auto"
     reuse_kl: float = Field(default=0.05, ge=0)
     reuse_agreement: float = Field(default=0.99, ge=0, le=1)

@@ -86,24 +86,29 @@ class Reader:
         self.order = orders.make(order)
         self.answerer = answerers.make(plan.answer if answer == "auto" else answer)
 
-    def ask(self, question: str, *, where: Where | None = None, under: Under = None) -> Answer:
-        """The answer to `question`. `where` filters documents by metadata, `under` by their source.
+    def ask(
+        self, question: str, *, where: Where | None = None, under: Under = None, query: str | None = None
+    ) -> Answer:
+        """The answer to `question`. `where` filters documents by metadata, `under` by their source. `query` is what to
+        search for where the question does not say it all (`longreach.search.follow`).
 
         Raises InputError for an empty question, PromptTooLongError where the question alone does not fit.
         """
-        for event in self.stream(question, where=where, under=under):
+        for event in self.stream(question, where=where, under=under, query=query):
             if isinstance(event, Answer):
                 return event
         raise AssertionError("a stream ends with its answer")
 
-    def stream(self, question: str, *, where: Where | None = None, under: Under = None) -> Iterator[Event]:
+    def stream(
+        self, question: str, *, where: Where | None = None, under: Under = None, query: str | None = None
+    ) -> Iterator[Event]:
         """The answer as it comes about: see `Event`. Left alone, it computes nothing more. The text of the pieces is
         the model's own; the last event's is what of it the passages support. Raises as `ask` does."""
         question = question.strip()
         if not question:
             raise InputError("the question is empty: ask something")
         budget = self._budget(question)
-        return self._events(question, budget, where, under)
+        return self._events(question, query or question, budget, where, under)
 
     def read_ahead(self, *, under: Under = None) -> Iterator[Ahead]:
         """Have the model read every chunk of the library, or of the documents `under` some paths, that it has not read
@@ -115,18 +120,18 @@ class Reader:
                 some = texts[at : at + AT_ONCE]
                 yield Ahead(info, len(some), self.engine.read_ahead(self.answerer.prompt("?", some, self.engine)))
 
-    def _events(self, question: str, budget: Budget, where: Where | None, under: Under) -> Iterator[Event]:
+    def _events(self, question: str, query: str, budget: Budget, where: Where | None, under: Under) -> Iterator[Event]:
         began = time.perf_counter()
         hits = search(
             self.library,
-            question,
+            query,
             self.k,
             retriever=self.retriever,
             reranker=self.reranker,
             where=where,
             under=under,
         )
-        passages = self._passages(question, hits, budget)
+        passages = self._passages(question, query, hits, budget)
         searched = time.perf_counter() - began
         yield Found(passages, searched)
         draft, ttft = Draft("", [], Usage()), 0.0
@@ -164,16 +169,16 @@ class Reader:
             )
         return Budget(room, self.engine.count)
 
-    def _passages(self, question: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
+    def _passages(self, question: str, query: str, hits: Sequence[Hit], budget: Budget) -> list[Passage]:
         def kept(level: Sequence[Hit]) -> list[bool]:
             told = self.engine.kept(self.answerer.prompt(question, [hit.text for hit in level], self.engine))
             # Where a prompt's passages cannot be told apart, none is preferred.
             return told if len(told) == len(level) else [False] * len(level)
 
-        taken = relevant(question, hits, self.least_relevance)
+        taken = relevant(query, hits, self.least_relevance)
         if self.engine.keeps_passages:
             taken = prefer_kept(taken, kept)
-        ordered = self.order.order(self.chooser.choose(question, taken, budget))
+        ordered = self.order.order(self.chooser.choose(query, taken, budget))
         return [Passage(number, hit, hit.text) for number, hit in enumerate(ordered, start=1)]
 
     def _citations(self, quotes: Sequence[Quote]) -> list[Citation]:

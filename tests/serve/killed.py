@@ -1,8 +1,10 @@
-"""A server in a process of its own, for tests that kill it: `python killed.py FOLDER`. It prints its address."""
+"""A server in a process of its own, for tests that do it harm: `python killed.py FOLDER [OPTIONS]`, the options of
+`ServeOptions` as JSON. It prints its address."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from pathlib import Path
 
@@ -17,10 +19,10 @@ from longreach.serve.service import Service
 from serving import Scripted
 
 
-async def run(folder: Path) -> None:
+async def run(folder: Path, options: str = "{}") -> None:
     service = Service(
-        ServeOptions(folder=folder / "serve", port=0),
-        Settings(model="scripted", encoder="hashing"),
+        ServeOptions(folder=folder / "serve", port=0, **json.loads(options)),
+        Settings(model="scripted", encoder="hashing", answer="generate", least_relevance=-1.0),
         make_log(),
         make_engine=Scripted,
         open_library=lambda path, create: open_hashed(path, create=create),
@@ -37,4 +39,4 @@ async def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1])))
+    asyncio.run(run(Path(sys.argv[1]), *sys.argv[2:]))

@@ -134,6 +134,31 @@ def test_what_passages_do_not_support_is_not_said_in_a_stream_either(serving: Se
         assert len(engine.prompts) == 1
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_question_that_leans_on_one_before_is_searched_for_with_it(serving: Serving, stream: bool) -> None:
+    engine = Scripted()
+    with serving(engine, {"model": "scripted", "answer": "generate"}) as server, server.http() as client:
+        fill(server, client)
+
+        def ask(*said: str) -> dict[str, Any]:
+            roles = ("user", "assistant")
+            talk = [{"role": roles[at % 2], "content": text} for at, text in enumerate(said)]
+            body = {"model": "scripted@manuals", "messages": talk, "stream": stream}
+            answer = client.post("/v1/chat/completions", json=body)
+            if stream:
+                first = answer.text.splitlines()[0].removeprefix("data: ")
+                return dict(json.loads(first)["choices"][0]["delta"])
+            return dict(answer.json()["choices"][0]["message"])
+
+        told = ask("How fast does the pump turn?", "At 900 rpm.", "And what is its torque limit?")
+        assert told["searched"] == "How fast does the pump turn? And what is its torque limit?"
+        assert told["citations"]
+        assert "And what is its torque limit?" in engine.prompts[-1]
+        assert "searched" not in ask(
+            "How fast does the pump turn?", "At 900 rpm.", "What is the torque limit of bolts?"
+        )
+
+
 def test_a_prompt_budget_bounds_what_is_read(client: httpx.Client, shared: Running) -> None:
     def ask(**budget: int) -> httpx.Response:
         return client.post("/v1/libraries/manuals/ask", json={"question": "Torque?", "budget": budget})

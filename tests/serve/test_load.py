@@ -199,19 +199,6 @@ def test_connections_that_send_nothing_or_too_slowly_are_closed(serving: Serving
             one.close()
 
 
-@pytest.mark.thorough
-def test_hundreds_of_connections_that_never_send_keep_nobody_out(serving: Serving) -> None:
-    with serving(Scripted(), {"model": "scripted"}, header_seconds=1.0) as server:
-        host, port = httpx.URL(server.url).host, httpx.URL(server.url).port
-        silent = [socket.create_connection((host, port), timeout=60) for _ in range(450)]
-        assert chat(server).choices[0].message.content
-        assert all(one.recv(10) == b"" for one in silent)
-        silent += [socket.create_connection((host, port), timeout=60) for _ in range(450)]
-        assert chat(server).choices[0].message.content
-        for one in silent:
-            one.close()
-
-
 def test_who_reads_slowly_holds_no_pages(serving: Serving, tiny: Made) -> None:
     engine = tiny(reuse=False)
     with serving(engine) as server:

@@ -118,9 +118,10 @@ class Engine(ABC):
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
         What is not given comes from the settings. `kv_bytes` is the memory for keys and values, of all requests
-        together and of past ones kept for reuse (None: what suits the machine); `reuse` is "auto", what the model's
-        card finds faithful enough (docs/reuse.md), "off", which keeps no passages apart, or a way such as "adapter";
-        `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError.
+        together and of past ones kept for reuse (None: `kv_gb` of the settings, else what suits the machine); `reuse`
+        is "auto", what the model's card finds faithful enough (docs/reuse.md), "off", which keeps no passages apart, or
+        a way such as "adapter"; `report` is told what is being fetched. Raises ModelError, NetworkError, InputError,
+        DiskFullError.
         """
         from longreach.config import load_settings
 
@@ -148,6 +149,8 @@ class Engine(ABC):
         # are kept in as few as can be read quickly.
         plain = settings.dtype != "auto" or loaded.device.type != "cpu"
         kept = None if plain else choose_kv_dtype(loaded.dtype)
+        if kv_bytes is None and settings.kv_gb is not None:
+            kv_bytes = int(settings.kv_gb * 1e9)
         engine = PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)
         begin_reuse(engine, settings, report)
         return engine

@@ -20,7 +20,8 @@ from longreach.types import Answer, Hit
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked of which library; None is as the server's settings have it."""
+    """What is asked of which library, and what to search for where that is more (`query`); None is as the server's
+    settings have it."""
 
     library: str
     text: str
@@ -29,6 +30,7 @@ class Question:
     k: int | None = None
     retriever: str | None = None
     answer: str | None = None
+    query: str | None = None
 
 
 async def asked(visit: Visit, question: Question) -> AsyncGenerator[Event, None]:
@@ -44,7 +46,7 @@ async def asked(visit: Visit, question: Question) -> AsyncGenerator[Event, None]
         tokens = passage_tokens(service, question.budget, overhead, spent)
         if tokens is not None:
             reader.prompt_tokens = min(reader.prompt_tokens, tokens)
-        return reader.stream(question.text, where=question.where)
+        return reader.stream(question.text, where=question.where, query=question.query)
 
     events = in_thread(service, lambda: _closed_after(read()))
     first = False

@@ -17,6 +17,7 @@ from typing import IO, Literal, TypeAlias
 from filelock import FileLock, Timeout
 
 from longreach.errors import DiskFullError, LongreachError
+from longreach.serve import ledger
 from longreach.types import MetadataValue
 
 Status: TypeAlias = Literal["queued", "reading", "indexing", "done", "failed"]
@@ -63,6 +64,7 @@ class Journal:
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute(_TABLE)
+            self._connection.execute(ledger.TABLE)
         except Timeout:
             raise LongreachError(f"another server uses {folder}: end it, or take another folder") from None
         except (OSError, sqlite3.Error) as error:
@@ -75,10 +77,17 @@ class Journal:
         kind: Literal["file", "text"],
         content: IO[bytes],
         metadata: Mapping[str, MetadataValue],
+        owner: str = "",
+        quota: int = 0,
     ) -> Upload:
-        """Keep an upload: when this returns it outlives the process. Raises DiskFullError."""
+        """Keep an upload of the key `owner`, which may have `quota` bytes here (0: any number): when this returns it
+        outlives the process. Raises DiskFullError, and Refusal, 413, where the quota does not suffice."""
         identity, now = secrets.token_hex(12), time.time()
-        path, size = self.content(identity), 0
+        path, size = self.content(identity), content.seek(0, os.SEEK_END)
+        content.seek(0)
+        with self._lock:
+            ledger.check(self._connection, owner, size, quota)  # and again when it is here: others come meanwhile
+        size = 0
         try:
             with open(path.with_suffix(".new"), "wb") as file:
                 while block := content.read(1 << 20):
@@ -93,7 +102,11 @@ class Journal:
         row = (identity, library, document, kind, json.dumps(dict(metadata)), size, now, now)
         try:
             with self._writing() as connection:
-                connection.execute("INSERT INTO uploads VALUES (NULL, ?, ?, ?, ?, ?, ?, 'queued', 0, '', ?, ?)", row)
+                ledger.check(connection, owner, size, quota)
+                command = "INSERT INTO uploads VALUES (NULL, ?, ?, ?, ?, ?, ?, 'queued', 0, '', ?, ?)"
+                number = connection.execute(command, row).lastrowid
+                assert number is not None, "a row that was inserted has one"
+                ledger.charge(connection, identity, number, owner, library, document, size)
         except LongreachError:
             path.unlink(missing_ok=True)
             raise
@@ -109,19 +122,24 @@ class Journal:
             what = (status, progress, reason, time.time(), identity)
             command = "UPDATE uploads SET status = ?, progress = ?, reason = ?, changed = ? WHERE id = ?"
             known = connection.execute(command, what).rowcount > 0
+            if status == "done" and known:
+                ledger.settle(connection, identity)
+            elif status == "failed":
+                ledger.drop(connection, identity)
         if status in ("done", "failed") or not known:
             self.content(identity).unlink(missing_ok=True)
         return known
 
     def next(self, most: int, most_bytes: int) -> list[Upload]:
-        """The oldest uploads that wait, of one library, together at most `most_bytes` or one."""
+        """The oldest uploads that wait, of one library, together at most `most_bytes` or one. None overtakes another of
+        its library: what came last to a document stays."""
         waiting = self._select("status = 'queued' ORDER BY number LIMIT ?", (4 * most,))
         batch: list[Upload] = []
         for upload in waiting:
-            if batch and (
-                upload.library != batch[0].library or sum(u.bytes for u in batch) + upload.bytes > most_bytes
-            ):
+            if batch and upload.library != batch[0].library:
                 continue
+            if batch and sum(one.bytes for one in batch) + upload.bytes > most_bytes:
+                break
             batch.append(upload)
             if len(batch) == most:
                 break
@@ -149,10 +167,18 @@ class Journal:
             where, values = f"{where} AND document = ?", [library, document]
         known = self._select(where, values)
         with self._writing() as connection:
+            for upload in known:
+                if upload.status != "done":
+                    ledger.drop(connection, upload.id)
             connection.execute(f"DELETE FROM uploads WHERE {where}", values)
         for upload in known:
             self.content(upload.id).unlink(missing_ok=True)
         return sum(upload.status not in ("done", "failed") for upload in known)
+
+    def deleted(self, library: str, document: str | None = None) -> None:
+        """A library, or one document of it, is there no more: it counts for nobody."""
+        with self._writing() as connection:
+            ledger.release(connection, library, document)
 
     def resume(self) -> int:
         """After a start: what was under way waits again; contents that nobody speaks of go. Returns how many wait."""

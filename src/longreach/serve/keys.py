@@ -23,15 +23,18 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TABLE = """
 CREATE TABLE IF NOT EXISTS keys (
   id TEXT PRIMARY KEY, name TEXT NOT NULL, hash BLOB NOT NULL, tenant TEXT NOT NULL, libraries TEXT NOT NULL,
-  write INTEGER NOT NULL, per_minute INTEGER NOT NULL, created REAL NOT NULL, revoked REAL
+  write INTEGER NOT NULL, per_minute INTEGER NOT NULL, created REAL NOT NULL, revoked REAL,
+  quota INTEGER NOT NULL DEFAULT 0
 )"""
+_QUOTA = "ALTER TABLE keys ADD COLUMN quota INTEGER NOT NULL DEFAULT 0"
+"""For a table that was made before there were quotas."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """What a key may do: ask of its `libraries` ("*" is all), change them if it may `write`, `per_minute` requests a
-    minute (0: as many as it likes). What is read for one `tenant` is never reused for another. Times are seconds since
-    1970; `revoked` is None while the key is good."""
+    minute (0: as many as it likes), and keep `quota` bytes of documents here (0: any number). What is read for one
+    `tenant` is never reused for another. Times are seconds since 1970; `revoked` is None while the key is good."""
 
     id: str
     name: str
@@ -41,6 +44,7 @@ class Key:
     per_minute: int = 0
     created: float = 0.0
     revoked: float | None = None
+    quota: int = 0
 
     def may_read(self, library: str) -> bool:
         return ALL in self.libraries or library in self.libraries
@@ -67,26 +71,32 @@ class KeyStore:
         write: bool = False,
         per_minute: int = 0,
         tenant: str = "",
+        quota: int = 0,
     ) -> tuple[Key, str]:
         """A new key with its secret, which cannot be had again. `tenant`: keys of one tenant share what is reused; ""
         is the key alone. Raises InputError."""
         for value, what in ((name, "name"), (tenant or "x", "tenant")):
             if not _NAME.fullmatch(value):
                 raise InputError(f"{value!r} is no {what} for a key: take letters, digits, dots and dashes, 64 at most")
-        if per_minute < 0:
-            raise InputError(f"per_minute={per_minute} must be 0 or more")
+        if per_minute < 0 or quota < 0:
+            raise InputError(f"per_minute={per_minute} and quota={quota} must be 0 or more")
         if not libraries:
             raise InputError('a key needs a library that it may ask, or "*" for all')
         identity = secrets.token_hex(6)
         secret = f"lr-{identity}-{secrets.token_urlsafe(32)}"
         # A tenant's name cannot be that of a key by itself: "key:" is not made of what names are made of.
-        key = Key(identity, name, tenant or f"key:{identity}", tuple(libraries), write, per_minute, time.time())
+        key = Key(
+            identity, name, tenant or f"key:{identity}", tuple(libraries), write, per_minute, time.time(), None, quota
+        )
         with self._opened(create=True) as connection:
             assert connection is not None
             if connection.execute("SELECT 1 FROM keys WHERE name = ? AND revoked IS NULL", (name,)).fetchone():
                 raise InputError(f"there is a key called {name!r} already: revoke it first, or take another name")
-            row = (key.id, name, _hash(secret), key.tenant, json.dumps(list(libraries)), write, per_minute, key.created)
-            connection.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", row)
+            asked = (json.dumps(list(libraries)), write, per_minute, key.created, quota)
+            connection.execute(
+                "INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, ?)",
+                (key.id, name, _hash(secret), key.tenant, *asked),
+            )
         return key, secret
 
     def list(self) -> list[Key]:
@@ -149,6 +159,8 @@ class KeyStore:
         try:
             connection.row_factory = sqlite3.Row
             connection.execute(_TABLE)
+            if "quota" not in {column["name"] for column in connection.execute("PRAGMA table_info(keys)")}:
+                connection.execute(_QUOTA)
             with connection:
                 yield connection
         except sqlite3.Error as error:
@@ -171,4 +183,5 @@ def _key(row: sqlite3.Row) -> Key:
         row["per_minute"],
         row["created"],
         row["revoked"],
+        row["quota"],
     )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longreach.engine import Message
 from longreach.engine.requests import Role
+from longreach.search.follow import Asked
 from longreach.serve.bodies.asking import Citation
 from longreach.serve.bodies.common import Body, Generation, Usage
 from longreach.serve.refusals import bad
@@ -41,7 +42,8 @@ class Format(Body):
 
 class ChatRequest(Generation):
     """`library` answers the last message from that library: the text is then what its passages support, and the message
-    has `citations`. A client that cannot say so asks for the model "NAME@LIBRARY"."""
+    has `citations`; where the last message leans on what was said before, it also has `searched`, what was searched
+    for. A client that cannot say so asks for the model "NAME@LIBRARY"."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -65,6 +67,17 @@ class ChatRequest(Generation):
     parallel_tool_calls: bool | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+
+    @property
+    def before(self) -> list[Asked]:
+        """What was asked before the last message, each with what was answered."""
+        found: list[Asked] = []
+        for turn in self.messages[:-1]:
+            if turn.role == "user":
+                found.append(Asked(turn.text))
+            elif turn.role == "assistant" and found:
+                found[-1] = Asked(found[-1].question, turn.text)
+        return found
 
     @property
     def asked_logprobs(self) -> int | None:
@@ -94,6 +107,7 @@ class Reply(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str
     citations: list[Citation] | None = None
+    searched: str | None = None
 
 
 class ChatChoice(BaseModel):
@@ -116,6 +130,7 @@ class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
     citations: list[Citation] | None = None
+    searched: str | None = None
 
 
 class ChunkChoice(BaseModel):

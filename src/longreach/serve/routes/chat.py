@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 
 from longreach.engine import Completion
 from longreach.errors import UnsupportedError
+from longreach.search.follow import followed
 from longreach.serve.access import Caller
 from longreach.serve.answering import Answering
 from longreach.serve.asking import Question, asked, citations
@@ -82,13 +83,16 @@ async def _chunks(answering: Answering, body: ChatRequest, named: Named, visit: 
 
 
 async def _from_library(body: ChatRequest, visit: Visit, library: str) -> Any:
-    """The answer to the last message. It is sent when it was checked, in one piece: what passages do not support is not
-    said and taken back."""
+    """The answer to the last message, searched for with what it leans on. It is sent when it was checked, in one piece:
+    what passages do not support is not said and taken back."""
     if body.messages[-1].role != "user":
         raise bad("the last message must be the user's: it is what the library is asked", "messages")
     if (body.n or 1) > 1 or body.logprobs:
         raise UnsupportedError("an answer from a library is one, and has no log-probabilities")
-    question = Question(library, body.messages[-1].text, body.budget)
+    last = body.messages[-1].text
+    query = followed(last, body.before)
+    searched = None if query == last else query
+    question = Question(library, last, body.budget, query=searched)
     answer: Answer | None = None
     async for told in asked(visit, question):
         if isinstance(told, Answer):
@@ -97,12 +101,12 @@ async def _from_library(body: ChatRequest, visit: Visit, library: str) -> Any:
     named, usage = Named(body.model), usage_body(answer.usage)
     cited = citations(answer)
     if not body.stream:
-        reply = Reply(content=answer.text, citations=cited)
+        reply = Reply(content=answer.text, citations=cited, searched=searched)
         choice = ChatChoice(index=0, message=reply, finish_reason="stop")
         return ChatCompletion(id=named.id, created=named.created, model=named.model, choices=[choice], usage=usage)
 
     async def chunks() -> AsyncIterator[bytes]:
-        delta = Delta(role="assistant", content=answer.text, citations=cited)
+        delta = Delta(role="assistant", content=answer.text, citations=cited, searched=searched)
         for choice in (ChunkChoice(index=0, delta=delta), ChunkChoice(index=0, delta=Delta(), finish_reason="stop")):
             yield event(ChatChunk(id=named.id, created=named.created, model=named.model, choices=[choice]))
         if body.usage_wanted:

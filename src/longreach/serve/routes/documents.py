@@ -16,6 +16,7 @@ from longreach.serve.bodies.common import Metadata
 from longreach.serve.bodies.embeddings import ERRORS
 from longreach.serve.bodies.libraries import Deleted, DocumentBody, Documents, TextRequest, UploadBody, Uploads
 from longreach.serve.journal import Upload
+from longreach.serve.keys import Key
 from longreach.serve.refusals import Refusal, bad, not_found
 from longreach.serve.routes.common import Here
 from longreach.serve.service import Service
@@ -63,7 +64,7 @@ async def upload(
         about = _METADATA.validate_python(json.loads(metadata))
     except (ValueError, ValidationError, RecursionError):
         raise bad("metadata must be a JSON object of texts, numbers and truth values", "metadata") from None
-    return await _take(service, library, _safe(file.filename or ""), "file", file.file, about)
+    return await _take(service, key, library, _safe(file.filename or ""), "file", file.file, about)
 
 
 @router.put("/documents/{document:path}", status_code=202)
@@ -75,7 +76,7 @@ async def put_text(library: str, document: str, body: TextRequest, service: Here
     if len(body.text) > service.options.text_characters:
         raise Refusal(413, f"a text may have {service.options.text_characters} characters", code="too_large")
     content = io.BytesIO(body.text.encode("utf-8", "surrogatepass"))
-    return await _take(service, library, document, "text", content, body.metadata)
+    return await _take(service, key, library, document, "text", content, body.metadata)
 
 
 @router.get("/documents/{document:path}", response_model_exclude_none=True)
@@ -104,7 +105,9 @@ async def delete_document(library: str, document: str, service: Here, key: Calle
     def work() -> None:
         opened = service.shelf.writable(library)
         taken_back = service.journal.forget(library, document)
-        if not opened.remove(document).removed and not taken_back:
+        removed = opened.remove(document).removed
+        service.journal.deleted(library, document)
+        if not removed and not taken_back:
             raise not_found(f"document {document!r}")
 
     await service.write_in(work)
@@ -134,7 +137,13 @@ async def look(library: str, upload: str, service: Here, key: Caller) -> UploadB
 
 
 async def _take(
-    service: Service, library: str, name: str, kind: Literal["file", "text"], content: IO[bytes], metadata: Metadata
+    service: Service,
+    key: Key,
+    library: str,
+    name: str,
+    kind: Literal["file", "text"],
+    content: IO[bytes],
+    metadata: Metadata,
 ) -> UploadBody:
     if len(metadata) > 64:
         raise bad("a document may have 64 pieces of metadata", "metadata")
@@ -143,7 +152,7 @@ async def _take(
         service.shelf.writable(library)
         if service.journal.unfinished() >= UNFINISHED:
             raise Refusal(429, "too many uploads are on their way: try again later", code="queue_full", wait=30)
-        return service.journal.take(library, name, kind, content, metadata)
+        return service.journal.take(library, name, kind, content, metadata, key.id, key.quota)
 
     taken = await service.write_in(work)
     service.indexer.wake()

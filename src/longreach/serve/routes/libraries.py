@@ -45,6 +45,7 @@ async def delete(library: str, service: Here, key: Caller) -> Deleted:
         service.shelf.writable(library)
         service.journal.forget(library)
         service.shelf.delete(library)
+        service.journal.deleted(library)
 
     await service.write_in(work)
     return Deleted(id=library)
