@@ -48,10 +48,10 @@ def dump(folder: Path, engine: PagedEngine, made: Sequence[tuple[Task, int]]) ->
                     }
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
     if not (folder / "model").exists():
+        from longreach.config import load_settings
         from longreach.model.load import load
 
-        cache = Path.home() / ".cache" / "longreach"
-        loaded = load(engine.model, cache=cache, device="cpu", dtype="float32")
+        loaded = load(engine.model, cache=load_settings().cache, device="cpu", dtype="float32")
         loaded.model.save_pretrained(folder / "model")
         loaded.tokenizer.save_pretrained(folder / "model")
 

@@ -38,7 +38,7 @@ class Counted:
 class Engine:
     """Counts words, computes nothing."""
 
-    model, context_length, keeps_passages = "none", 4096, False
+    model, context_length, keeps_passages, parameters = "none", 4096, False, 0
 
     def count(self, text: str) -> int:
         return len(text.split())

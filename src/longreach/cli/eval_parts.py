@@ -115,7 +115,8 @@ class Parts:
             respondents = [self.respondent(task, settings_at(self.settings, point)) for point in points]
             readers = [(p, r) for p, r in zip(points, respondents, strict=True) if isinstance(r, ReaderRespondent)]
             if len(readers) == len(points):
-                return [SharedReading(readers)] * len(points)
+                together: Source = SharedReading(readers)
+                return [together for _ in points]
             return [Alone(respondent) for respondent in respondents]
         shared = {form: self._shared(form) for form in dict.fromkeys(point.get("form", self.form) for point in points)}
         return [shared[point.get("form", self.form)] for point in points]
