@@ -133,6 +133,19 @@ def test_who_sees_nothing_gets_zero_and_minus_infinity(decode: Any, prefill: Any
             assert torch.isneginf(lse).all()
 
 
+@pytest.mark.parametrize("scale", [0.125, 0.0883883, 0.3])
+def test_a_token_that_sees_nothing_at_first_sees_what_comes_then(prefill: Any, device: str, scale: float) -> None:
+    case = slow.Case([6], heads=1, width=16, dim=64, value_dim=64, ordered=True)
+    early = case.references.pages[0, :, :8].reshape(-1).long()
+    case.pages.positions[early] += 5000  # what comes first in the tables is for the last three tokens alone
+    case.position[:] = torch.tensor([400, 410, 420, 9000, 9001, 9002], dtype=torch.int32)
+    on = _on(case, device)
+    got = prefill(
+        on.query, on.position, on.starts, on.pages, on.references, on.turns, scale=scale, parts=1, tuning=SMALL
+    )
+    _equal(got, slow.attend(case, scale), case.dtype)
+
+
 def test_an_entry_that_was_not_written_is_never_seen_wherever_its_page_is_shifted(decode: Any, device: str) -> None:
     case = _on(slow.Case([1], heads=1, width=1, slots=2), device)
     case.pages.positions[:] = EMPTY

@@ -85,10 +85,14 @@ def _tile(
         seen = where[None, :] <= limit[:, None]
         if WINDOW:
             seen = seen & (where[None, :] > limit[:, None] - window)
-        scores = tl.where(seen, scores, LOWEST)
-    higher = tl.maximum(top, tl.max(scores, 1) * factor)
+        # Multiplied first: within one rounding of a product and a difference, LOWEST less itself is anything.
+        scores = tl.where(seen, scores * factor, LOWEST)
+        higher = tl.maximum(top, tl.max(scores, 1))
+        weight = tl.exp2(scores - higher[:, None])
+    else:
+        higher = tl.maximum(top, tl.max(scores, 1) * factor)
+        weight = tl.exp2(scores * factor - higher[:, None])
     fade = tl.exp2(top - higher)
-    weight = tl.exp2(scores * factor - higher[:, None])
     total = total * fade + tl.sum(weight, 1)
     acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision=PRECISION)
     return higher, total, acc
