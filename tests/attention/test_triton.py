@@ -136,10 +136,11 @@ def test_who_sees_nothing_gets_zero_and_minus_infinity(decode: Any, prefill: Any
 @pytest.mark.parametrize("scale", [0.125, 0.0883883, 0.3])
 def test_a_token_that_sees_nothing_at_first_sees_what_comes_then(prefill: Any, device: str, scale: float) -> None:
     case = slow.Case([6], heads=1, width=16, dim=64, value_dim=64, ordered=True)
-    early = case.references.pages[0, :, :8].reshape(-1).long()
-    case.pages.positions[early] += 5000  # what comes first in the tables is for the last three tokens alone
-    case.position[:] = torch.tensor([400, 410, 420, 9000, 9001, 9002], dtype=torch.int32)
     on = _on(case, device)
+    for each in (case, on):  # what comes first in the tables is for the last three tokens alone
+        early = each.references.pages[0, :, :8].reshape(-1).long()
+        each.pages.positions[early] += 5000
+        each.position[:] = torch.tensor([400, 410, 420, 9000, 9001, 9002], dtype=torch.int32)
     got = prefill(
         on.query, on.position, on.starts, on.pages, on.references, on.turns, scale=scale, parts=1, tuning=SMALL
     )
