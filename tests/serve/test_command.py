@@ -29,7 +29,7 @@ def test_a_replica_has_the_settings_of_its_front(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
-    [(["--replicas", "3"], "add --ray"), (["--ray", "--replicas", "0"], "0")],
+    [(["--replicas", "3"], "add --ray"), (["--ray", "--replicas", "0"], "than or equal to 1")],
 )
 def test_replicas_without_ray_and_none_at_all_are_refused(arguments: list[str], reason: str, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["serve", "--folder", str(tmp_path), *arguments])
