@@ -216,6 +216,16 @@ class _Followed:
             self._deliver(last)
 
 
+def at_once(work: Callable[[], T]) -> Future[T]:
+    """What `work` gives or raises, done by the caller."""
+    result: Future[T] = Future()
+    try:
+        result.set_result(work())
+    except Exception as error:
+        result.set_exception(error)
+    return result
+
+
 class Threads:
     """Runs an engine that computes elsewhere: a thread for each stream waits for it."""
 
@@ -223,12 +233,7 @@ class Threads:
         self._engine = engine
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        result: Future[T] = Future()
-        try:
-            result.set_result(work())
-        except Exception as error:
-            result.set_exception(error)
-        return result
+        return at_once(work)
 
     def stream(self, begin: Callable[[], Stream], deliver: Deliver) -> Handle:
         handle = Handle(lambda: None)

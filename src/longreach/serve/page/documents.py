@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from longreach.serve.bodies.libraries import DocumentBody
-from longreach.serve.page.elements import box, button, complaints, tell, text
+from longreach.serve.page.elements import box, button, complaints, sure, tell, text
 from longreach.serve.page.figures import counted
 from longreach.serve.routes import documents
 
@@ -68,17 +68,7 @@ class DocumentList:
             await self.show()
 
     async def _sure(self, one: DocumentBody) -> None:
-        from nicegui import ui
-
-        with self._place, ui.dialog() as dialog, box("div", "dialog"):
-            text("h2", "Delete this document?")
-            text("p", f"{one.id} · {counted(one.chunks, 'passage')}")
-            with box("div", "controls"):
-                button("Keep it", partial(dialog.submit, False), "quiet")
-                button("Delete it", partial(dialog.submit, True), "main danger")
-        sure = await dialog
-        dialog.delete()
-        if sure:
+        if await sure(self._place, "Delete this document?", f"{one.id} · {counted(one.chunks, 'passage')}"):
             service = self._visitor.service
             with complaints(service, self._place):
                 await documents.delete_document(self._library, one.id, service, await self._visitor.spend())

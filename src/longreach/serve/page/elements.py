@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from longreach.errors import LongreachError
@@ -53,6 +54,21 @@ def tell(message: str, *, bad: bool = False) -> None:
     from nicegui import ui
 
     ui.notify(sound(message), type="negative" if bad else None, position="bottom", timeout=8000 if bad else 3000)
+
+
+async def sure(place: Element, question: str, more: str) -> bool:
+    """Whether somebody says, in a dialog in `place`, that something shall be deleted."""
+    from nicegui import ui
+
+    with place, ui.dialog() as dialog, box("div", "dialog"):
+        text("h2", question)
+        text("p", more)
+        with box("div", "controls"):
+            button("Keep it", partial(dialog.submit, False), "quiet")
+            button("Delete it", partial(dialog.submit, True), "main danger")
+    said = bool(await dialog)
+    dialog.delete()
+    return said
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from longreach.serve.bodies.libraries import LibraryBody, LibraryRequest
 from longreach.serve.page.documents import DocumentList
-from longreach.serve.page.elements import box, button, complaints, show_if, tell, text
+from longreach.serve.page.elements import box, button, complaints, show_if, sure, tell, text
 from longreach.serve.page.figures import counted, size
 from longreach.serve.page.sizes import sizes
 from longreach.serve.page.uploads import Uploads
@@ -149,17 +149,9 @@ class LibrariesView:
             await self.show(name)
 
     async def _sure(self, name: str) -> None:
-        from nicegui import ui
-
-        with self.place, ui.dialog() as dialog, box("div", "dialog"):
-            text("h2", f"Delete {name}?")
-            text("p", "All of its documents are taken from the disk. This cannot be undone.")
-            with box("div", "controls"):
-                button("Keep it", partial(dialog.submit, False), "quiet")
-                button("Delete it", partial(dialog.submit, True), "main danger")
-        sure = await dialog
-        dialog.delete()
-        if sure:
+        if await sure(
+            self.place, f"Delete {name}?", "All of its documents are taken from the disk. This cannot be undone."
+        ):
             with complaints(self._visitor.service, self.place):
                 await libraries.delete(name, self._visitor.service, await self._visitor.spend())
                 tell(f"{name} was deleted")

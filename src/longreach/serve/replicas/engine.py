@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from longreach.answer import Answerer, Draft
 from longreach.engine import Completion, Engine, Part, Piece, Prompt, Sampling, Stream
 from longreach.errors import UnsupportedError
-from longreach.serve.driver import Deliver, Handle
+from longreach.serve.driver import Deliver, Handle, at_once
 from longreach.serve.errand import Errand
 from longreach.serve.replicas.task import Answer, Task, Write
 from longreach.serve.replicas.wanted import wanted
@@ -128,12 +128,7 @@ class ReplicaRuns:
         self._replicas = replicas
 
     def call(self, work: Callable[[], T]) -> Future[T]:
-        result: Future[T] = Future()
-        try:
-            result.set_result(work())
-        except Exception as error:
-            result.set_exception(error)
-        return result
+        return at_once(work)
 
     def stream(self, begin: Callable[[], Stream], deliver: Deliver) -> Handle:
         try:
