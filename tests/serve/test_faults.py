@@ -150,7 +150,7 @@ def test_a_full_disk_keeps_nobody_from_asking_and_loses_nothing(tmp_path: Path) 
     if subprocess.run([*SMALL_DISK, MOUNTED, str(tmp_path), "true"], capture_output=True).returncode:
         pytest.skip("no small disk can be mounted here")
     with (
-        process(tmp_path, [*SMALL_DISK, MOUNTED, str(tmp_path)]) as (url, child),
+        process(tmp_path, [*SMALL_DISK, MOUNTED, str(tmp_path)], retry_seconds=0.5) as (url, child),
         httpx.Client(base_url=url, timeout=120) as client,
     ):
         client.post("/v1/libraries", json={"name": "notes"})

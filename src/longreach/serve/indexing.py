@@ -23,8 +23,6 @@ TOGETHER, TOGETHER_BYTES = 32, 8 << 20
 """Uploads that become part of their library in one go: each time costs the library a version."""
 TELL = 0.5
 """Seconds between two notes of how far an upload is: each is written to the disk."""
-RETRY = 20.0
-"""Seconds until a full disk or a busy library is tried again."""
 
 
 class Indexer:
@@ -73,7 +71,7 @@ class Indexer:
                 return
             except Exception as error:  # a full disk, most likely: nothing is lost, and it is tried again
                 self._log.warning("indexing waits", extra={"fields": {"error": type(error).__name__}})
-                self._ending.wait(RETRY)
+                self._ending.wait(self._options.retry_seconds)
 
     def _index(self, uploads: Sequence[Upload]) -> None:
         read: list[tuple[Upload, Document]] = []

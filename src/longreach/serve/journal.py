@@ -131,9 +131,10 @@ class Journal:
         return known
 
     def next(self, most: int, most_bytes: int) -> list[Upload]:
-        """The oldest uploads that wait, of one library, together at most `most_bytes` or one. None overtakes another of
-        its library: what came last to a document stays."""
-        waiting = self._select("status = 'queued' ORDER BY number LIMIT ?", (4 * most,))
+        """The oldest unfinished uploads of one library, together at most `most_bytes` or one. None overtakes another of
+        its library: what came last to a document stays. One at a time takes them, so what is under way here was left
+        there by a try that failed (on a full disk it could not even be noted down)."""
+        waiting = self._select("status NOT IN ('done', 'failed') ORDER BY number LIMIT ?", (4 * most,))
         batch: list[Upload] = []
         for upload in waiting:
             if batch and upload.library != batch[0].library:

@@ -21,6 +21,7 @@ class ServeOptions:
     - `request_seconds`: until a request is ended wherever it is; a caller may ask for less.
     - `drain_seconds`: how long a server that was told to end lets requests finish.
     - `parse_seconds`, `parse_bytes`: what reading one upload may take.
+    - `retry_seconds`: until a full disk or a busy library is tried again.
     - `most_tokens`: how long an answer may be asked for; `prompts`, `embeddings`: how many texts go into one request.
     """
 
@@ -41,6 +42,7 @@ class ServeOptions:
     drain_seconds: float = 30.0
     parse_seconds: float = 120.0
     parse_bytes: int = 4 << 30
+    retry_seconds: float = 20.0
     most_tokens: int = 8192
     prompts: int = 32
     embeddings: int = 512
