@@ -1,10 +1,10 @@
 """Which tokens of stored chunks to compute again: how near answers come to the full prefill's, and at what cost.
 
-The embedded model in float32 answers real questions over 8 and 16 passages that were read by themselves. Every method
-of `longreach.kv.reuse` is followed on the full prefill's own greedy answer; what is computed again is really computed.
-Cost is in token-layers, as a share of the full prefill's, the look at the question included.
+A model in float32 (the embedded one, or another Llama) answers real questions over 8 and 16 passages that were read by
+themselves. Every method of `longreach.kv.reuse` is followed on the full prefill's own greedy answer; what is computed
+again is really computed. Cost is in token-layers, as a share of the full prefill's, the look at the question included.
 
-    python bench/repair.py [--quick] [--json FILE] [--cases 15] [--shares 0.15 0.3]
+    python bench/repair.py [--quick] [--json FILE] [--cases 15] [--shares 0.15 0.3] [--device cuda]
 
 It can be measured in parts: `--keep` writes the outcomes of a run as they come, `--kept` shows several runs as one.
 """
@@ -57,6 +57,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=[0.05, 0.1, 0.15, 0.2, 0.3, 0.5])
     parser.add_argument("--passages", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--packs", nargs="+", choices=PACKS, default=PACKS)
+    parser.add_argument("--model", default="embedded", help="a Llama")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--part", choices=["dev", "test"], default="test")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the outcomes of every case here, as they come")
     parser.add_argument("--kept", type=Path, nargs="+", metavar="FILE", help="measure nothing, show what was kept")
@@ -76,8 +78,11 @@ def measure(options: harness.Options) -> harness.Result:
         counts, passages, shares, packs = 1, [8], [0.15], PACKS[:1]
     torch.set_grad_enabled(False)
     if given.kept:
-        return summary(*gathered(given.kept), shares)
-    loaded = load("embedded", cache=Settings().cache, device="cpu", dtype="float32")
+        seen_in_parts, told_in_parts, devices = gathered(given.kept)
+        return summary(seen_in_parts, told_in_parts, shares, devices)
+    loaded = load(given.model, cache=Settings().cache, device=given.device, dtype="float32")
+    torch.set_default_device(given.device)
+    device = f"{torch.cuda.get_device_name() if given.device != 'cpu' else 'the CPU'}, torch {torch.__version__}"
     desk = Desk(Net(loaded.model), loaded.tokenizer, loaded.end_tokens)
     off = _off(desk.net, loaded.model)
     if off > 1e-3:
@@ -96,24 +101,29 @@ def measure(options: harness.Options) -> harness.Result:
                 seen[n, spec].outcomes.append(outcome.light())
             print(f"{n} passages: {case.name}", file=sys.stderr, flush=True)
             if given.keep:
-                torch.save((list(seen.values()), recall), given.keep)
-    return summary(list(seen.values()), recall, shares)
+                torch.save((list(seen.values()), recall, device), given.keep)
+    torch.set_default_device("cpu")
+    return summary(list(seen.values()), recall, shares, {device})
 
 
-def gathered(files: list[Path]) -> tuple[list[Seen], dict[tuple[int, str], list[float]]]:
-    """What several runs kept, as if one had measured all their cases."""
+def gathered(files: list[Path]) -> tuple[list[Seen], dict[tuple[int, str], list[float]], set[str]]:
+    """What several runs kept, as if one had measured all their cases, and the devices they ran on."""
     seen: dict[tuple[int, str], Seen] = {}
     recall: dict[tuple[int, str], list[float]] = {}
+    devices: set[str] = set()
     for file in files:
-        some, told = torch.load(file, weights_only=False)
+        some, told, device = torch.load(file, weights_only=False)
+        devices.add(device)
         for one in some:
             seen.setdefault((one.passages, one.spec), Seen(one.spec, one.passages)).outcomes.extend(one.outcomes)
         for key, answers in told.items():
             recall.setdefault(key, []).extend(answers)
-    return list(seen.values()), recall
+    return list(seen.values()), recall, devices
 
 
-def summary(seen: list[Seen], recall: dict[tuple[int, str], list[float]], shares: list[float]) -> harness.Result:
+def summary(
+    seen: list[Seen], recall: dict[tuple[int, str], list[float]], shares: list[float], devices: set[str]
+) -> harness.Result:
     """The table, the bars of issue 4, and the intervals as notes."""
     rows: list[harness.Row] = []
     for one in seen:
@@ -137,7 +147,7 @@ def summary(seen: list[Seen], recall: dict[tuple[int, str], list[float]], shares
             }
         )
     kls = {(one.spec, one.passages): one.kl() for one in seen if one.outcomes}
-    bars, notes = [], []
+    bars, notes = [], [f"followed on {', '.join(sorted(devices))}"]
     for n in sorted({one.passages for one in seen}):
         for share in shares:
             ours = kls.get((f"gaze(share={share})", n))

@@ -137,8 +137,9 @@ class Outcome:
     memory: Memory | None
 
     def light(self) -> Outcome:
-        """Without the memory."""
-        return replace(self, memory=None)
+        """Without the memory, and on the CPU."""
+        kl, agree, sure, told = (each.cpu() for each in (self.kl, self.agree, self.sure, self.told))
+        return replace(self, kl=kl, agree=agree, sure=sure, told=told, memory=None)
 
 
 def repair(

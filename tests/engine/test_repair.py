@@ -10,12 +10,14 @@ import torch
 from families import CONFIGS, NOT_RELOCATABLE
 from families import fresh as network
 from longreach.attention.looking import LookingStep
-from longreach.engine import Part, Sampling
+from longreach.engine import Part, Sampling, postponed
 from longreach.engine.paged import PagedEngine
+from longreach.engine.postponed import FILE
 from longreach.errors import SpecError, UnsupportedError
 from longreach.kv.codec import make
 from longreach.kv.reuse import reuses
 from longreach.kv.store.entry import Named
+from longreach.kv.store.key import Key
 from longreach.kv.store.store import KVStore
 from longreach.model.load import LoadedModel
 
@@ -131,6 +133,39 @@ def test_new_passages_are_read_with_the_prompt_and_apart_later(idle: bool, tmp_p
     engine.explore(prompt(5, 6))
     engine.forget()
     assert not engine.catch_up()
+
+
+@pytest.mark.parametrize("harm", [None, b"rubbish\xff\n", b"0"])
+def test_the_next_engine_knows_which_passages_were_met(harm: bytes | None, tmp_path: Path) -> None:
+    def recomputed(*passages: int) -> int:
+        engine = engine_of("llama", tmp_path, "gaze(share=0.3)")
+        assert engine.passages is not None
+        engine.passages.postpone()
+        return engine.explore(prompt(*passages)).recomputed_tokens
+
+    assert recomputed(3, 1, 2) == 0
+    if harm is not None:
+        (noted,) = tmp_path.glob(f"*/{FILE}")
+        noted.write_bytes(harm + noted.read_bytes())
+    assert recomputed(3, 1, 2) > 0
+    assert recomputed(7, 8, 2) == 0
+
+
+def test_what_was_met_long_ago_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postponed, "MOST", 8)
+    file = tmp_path / "model" / FILE
+    keys = [Key.of("model", [number] * 9) for number in range(100)]
+    met = postponed.Met((), "")
+    for key in keys:
+        assert postponed.Postponed(file).holds_back([key], 9, met)
+        assert not postponed.Postponed(file).holds_back([key], 9, met)
+        assert len(file.read_text().splitlines()) <= 17
+    one = postponed.Postponed(file)
+    assert [one.holds_back([key], 9, met) for key in reversed(keys[-8:])] == [False] * 8
+    assert one.holds_back([keys[0]], 9, met)
+    one.clear()
+    assert not file.exists()
+    assert one.take() is None
 
 
 def test_what_a_question_looks_at_is_its_attention() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from longreach.engine.loading import Loading
-from longreach.engine.postponed import Met, Postponed
+from longreach.engine.postponed import FILE, Met, Postponed
 from longreach.engine.repair import Repair
 from longreach.engine.runner import Runner
 from longreach.kv.pool import OutOfPagesError, PagePool
@@ -91,7 +91,7 @@ class Passages:
         """From now on have a prompt read as a whole where most of its passages are new: with repair that is sooner than
         reading them apart, and exact. They are read apart by `catch_up`, or when a prompt has them again. Not `wanted`,
         read them apart always."""
-        self._postponed = Postponed() if wanted else None
+        self._postponed = Postponed(self.store.beside(FILE)) if wanted else None
 
     def catch_up(self) -> bool:
         """Read one passage that was postponed; False where there is none, or no room for it."""

@@ -42,7 +42,7 @@ _TOUCHES = 1 << 16
 
 class DiskTier:
     """Entries of one model in one codec, in files; those of others in the same folder count against `limit` bytes and
-    go when it is their turn. `model` is a name for people.
+    go when it is their turn. `home` is the folder of ours; `model` a name for people.
 
     Safe for several threads: who reads or touches waits for nobody who writes or looks through the folder.
     """
@@ -52,10 +52,11 @@ class DiskTier:
             raise InputError(f"{folder} is a file: name a folder for the KV store")
         self.folder = folder
         self.label = label
+        self.limit = limit
         self.counts = Counts()
         self.unwritten = 0
         self.model = model
-        self._home = folder / home(label.fingerprint)
+        self.home = folder / home(label.fingerprint)
         self._ending = f".{_short(label.codec)}{SUFFIX}"
         self._ranking: Ranking[str] = Ranking(limit)
         self._changed: dict[str, int] = {}
@@ -70,7 +71,7 @@ class DiskTier:
 
     def path(self, key: Key) -> Path:
         """Where the entry lies, if it is there."""
-        return self._home / (key.digest + self._ending)
+        return self.home / (key.digest + self._ending)
 
     def __contains__(self, key: Key) -> bool:
         return self._name(key) not in self._misplaced and files.present(self.path(key))
@@ -130,7 +131,7 @@ class DiskTier:
             self.settle()
         with self._lock:
             self._apply_touches()
-            if self._until_look == 0 or not files.present(self._home):
+            if self._until_look == 0 or not files.present(self.home):
                 self._look()
             self._until_look -= 1
             start = head(key, entry, self.label, hits, self._ranking.age)
@@ -159,7 +160,7 @@ class DiskTier:
     def clear(self) -> None:
         """Remove all entries of the model, in whatever codec."""
         for found in list(files.entries(self.folder)):
-            if found.name.startswith(f"{self._home.name}/"):
+            if found.name.startswith(f"{self.home.name}/"):
                 files.remove(self.folder / found.name)
         with self._lock:
             self._look()
@@ -214,7 +215,7 @@ class DiskTier:
 
     def _introduce(self) -> None:
         """Write the model's name beside its entries, once."""
-        file = self._home / MODEL_FILE
+        file = self.home / MODEL_FILE
         if self.model and not file.exists():
             files.write(file, json.dumps({"model": self.model, "fingerprint": self.label.fingerprint}).encode())
 
@@ -231,10 +232,10 @@ class DiskTier:
             )
 
     def _name(self, key: Key) -> str:
-        return f"{self._home.name}/{key.digest}{self._ending}"
+        return f"{self.home.name}/{key.digest}{self._ending}"
 
     def _own(self, name: str) -> bool:
-        return name.startswith(f"{self._home.name}/") and name.endswith(self._ending)
+        return name.startswith(f"{self.home.name}/") and name.endswith(self._ending)
 
 
 def home(fingerprint: str) -> str:

@@ -220,6 +220,10 @@ class KVStore:
                 self._unwritten[key] = None
             return kept
 
+    def beside(self, name: str) -> Path | None:
+        """Where a file of this `name` lies beside the entries of the model; None where nothing is kept on the disk."""
+        return self._disk.home / name if self._disk.limit else None
+
     @property
     def unwritten(self) -> int:
         """How many entries lie in pages alone, as far as this store knows."""
