@@ -16,4 +16,4 @@ class FirstTokens(Repaired):
     before it, and what is computed is the same for every question."""
 
     method: ClassVar[str] = "epic"
-    tried: ClassVar[tuple[str, ...]] = ("epic(share=0.15)", "epic(share=0.3)")
+    tried: ClassVar[tuple[str, ...]] = ("epic(share=0.2)", "epic(share=0.3)")

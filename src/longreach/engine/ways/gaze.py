@@ -15,4 +15,4 @@ class Gazed(Repaired):
     """The tokens that the question attends to most are computed again (`longreach.kv.reuse.gaze`)."""
 
     method: ClassVar[str] = "gaze"
-    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.15)", "gaze(share=0.2)", "gaze(share=0.3)")
+    tried: ClassVar[tuple[str, ...]] = ("gaze(share=0.15)", "gaze(share=0.3)")
