@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from longreach.errors import InputError
 
+READER = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
+"""The settings that tell a reader what to do (`longreach.reader`)."""
+
 
 class Settings(BaseSettings):
     """Everything a user may set once and forget. Method fields are spec strings (see `longreach.registry`)."""

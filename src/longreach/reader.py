@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from longreach.answer import Draft, Quote, answerers
+from longreach.config import READER, Settings
 from longreach.context.choose import choosers
 from longreach.context.order import orders
 from longreach.context.prefer import prefer_kept
@@ -85,6 +86,12 @@ class Reader:
         self.chooser = choosers.make(plan.chooser if chooser == "auto" else chooser)
         self.order = orders.make(order)
         self.answerer = answerers.make(plan.answer if answer == "auto" else answer)
+
+    @classmethod
+    def configured(cls, library: Library, engine: Engine, settings: Settings, **chosen: Any) -> Reader:
+        """A reader with the methods and sizes of the settings, where `chosen` does not name others."""
+        options = {name: getattr(settings, name) for name in READER}
+        return cls(library, engine, **options | {name: value for name, value in chosen.items() if value is not None})
 
     def ask(
         self, question: str, *, where: Where | None = None, under: Under = None, query: str | None = None

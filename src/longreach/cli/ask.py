@@ -18,8 +18,6 @@ from longreach.types import Answer, Citation, Usage
 
 if TYPE_CHECKING:
     from longreach.engine import Engine
-    from longreach.library import Library
-    from longreach.reader import Reader
 
 
 def ask(
@@ -38,6 +36,8 @@ def ask(
     as_json: options.AsJson = False,
 ) -> None:
     """Answer a question from your documents, and show where the answer stands."""
+    from longreach.reader import Reader
+
     if not question.strip():
         raise InputError("the question is empty: ask something")
     settings = load_settings(
@@ -55,7 +55,7 @@ def ask(
             _index(opened, paths, quiet=as_json)
         elif not opened.stats().documents:
             raise LibraryError(f"the library {settings.library} is empty: index some documents into it first")
-        reader = make_reader(opened, settings, make_engine(settings))
+        reader = Reader.configured(opened, make_engine(settings), settings)
         final: Answer | None = None
         with err.status("[dim]searching and reading[/]") as status:
             for event in reader.stream(question, where=filters, under=parse_under(paths)):
@@ -130,24 +130,6 @@ def make_engine(settings: Settings) -> Engine:
         api_key=settings.api_key,
         reuse=settings.reuse,
         report=note,
-    )
-
-
-def make_reader(library: Library, settings: Settings, engine: Engine) -> Reader:
-    """A reader of the library with the methods that the settings name."""
-    from longreach.reader import Reader
-
-    return Reader(
-        library,
-        engine,
-        retriever=settings.retriever,
-        reranker=settings.reranker,
-        chooser=settings.chooser,
-        order=settings.order,
-        answer=settings.answer,
-        k=settings.k,
-        prompt_tokens=settings.prompt_tokens,
-        least_relevance=settings.least_relevance,
     )
 
 

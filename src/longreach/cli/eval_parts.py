@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from longreach.cli.common import note, token_counter
-from longreach.config import Settings, load_settings
+from longreach.config import READER, Settings, load_settings
 from longreach.errors import InputError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from longreach.evaluate.tasks import CorpusTask, Task
     from longreach.library import Library
 
-_READER = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
 _SEARCH = ("retriever", "reranker", "k")
 _MODEL = ("policy", "form")
 CHUNK = "chunk"
 """Short for a chunker of sentences with so many tokens."""
 REUSE = "reuse"
 """How a reader's model reuses the passages that it has read: a way, or as the setting has it."""
-AXES = (*_MODEL, CHUNK, "chunker", REUSE, *_READER)
+AXES = (*_MODEL, CHUNK, "chunker", REUSE, *READER)
 """What a sweep can vary."""
 
 
@@ -90,10 +89,10 @@ class Parts:
         if not task.answered:
             k = settings.k if "k" in settings.model_fields_set else 100
             return SearchRespondent(library, corpus, settings.retriever, settings.reranker, k)
-        from longreach.cli.ask import make_reader
+        from longreach.reader import Reader
 
-        columns = {"corpus": corpus, **{name: str(getattr(settings, name)) for name in _READER}}
-        reader = make_reader(library, settings, self._engine_at(settings))
+        columns = {"corpus": corpus, **{name: str(getattr(settings, name)) for name in READER}}
+        reader = Reader.configured(library, self._engine_at(settings), settings)
         if isinstance(task, OwnDocuments):
             return StagesRespondent(reader, columns, task.spans)
         return ReaderRespondent(reader, columns)
@@ -108,7 +107,7 @@ class Parts:
 
         usable: tuple[str, ...] = _MODEL
         if isinstance(task, CorpusTask):
-            usable = ("chunker", CHUNK, *((REUSE, *_READER) if task.answered else _SEARCH))
+            usable = ("chunker", CHUNK, *((REUSE, *READER) if task.answered else _SEARCH))
         if wrong := next((name for point in points for name in point if name not in usable), None):
             raise InputError(f"{wrong} changes nothing in this task; a sweep over it can vary {', '.join(usable)}")
         if isinstance(task, CorpusTask):

@@ -27,10 +27,11 @@ class ReadAhead:
 def keep_read(library: Library, settings: Settings, paths: Sequence[Path]) -> ReadAhead:
     """Have the model of `settings` read every chunk of the documents of `library` that come from `paths`. Safe to
     interrupt: what was read is kept. Raises UnsupportedError for a model that keeps no passages."""
-    from longreach.cli.ask import make_engine, make_reader
+    from longreach.cli.ask import make_engine
+    from longreach.reader import Reader
 
     engine = make_engine(settings)
-    reader = make_reader(library, settings, engine)
+    reader = Reader.configured(library, engine, settings)
     under = [str(path) for path in paths]
     wanted = sum(info.chunks for info in library.documents(under=under))
     chunks = tokens = 0

@@ -143,10 +143,7 @@ class Service:
 
     def reader(self, library: Library, errand: Errand, **chosen: Any) -> Reader:
         """A reader with the methods of the settings, where `chosen` does not name others."""
-        names = ("retriever", "reranker", "chooser", "order", "answer", "k", "prompt_tokens", "least_relevance")
-        options = {name: getattr(self.settings, name) for name in names}
-        options |= {name: value for name, value in chosen.items() if value is not None}
-        reader = Reader(library, ErrandEngine(self.engine, self.runs, errand), **options)
+        reader = Reader.configured(library, ErrandEngine(self.engine, self.runs, errand), self.settings, **chosen)
         reader.answerer = self.runs.answerer(reader.answerer, errand)
         return reader
 
