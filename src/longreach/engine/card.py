@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from longreach.cache import put
 from longreach.engine.ways import EXACT
-from longreach.errors import DiskFullError, ModelError
+from longreach.errors import ModelError
 
 FORMAT = "longreach-card-1"
 FOLDER = "cards"
@@ -83,17 +84,7 @@ class Card:
     def save(self, file: Path) -> None:
         """Write it, in the place of what was there. Raises ModelError where that is not possible, DiskFullError."""
         told = json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False, indent=1)
-        aside = file.with_name(f"{file.name}.part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(f"{told}\n", encoding="utf-8")
-            aside.replace(file)
-        except OSError as error:
-            import errno
-
-            if error.errno == errno.ENOSPC:
-                raise DiskFullError(f"no room left on the disk for the card {file}") from None
-            raise ModelError(f"the card cannot be written to {file}: {error}") from None
+        put(file, f"{told}\n".encode())
 
     @classmethod
     def load(cls, file: Path) -> Card:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from longreach.attention.rotation import Rotation
-from longreach.errors import DiskFullError, ModelError
+from longreach.cache import put
 from longreach.kv.codec import entropy
 from longreach.kv.codec.codec import Codec, codecs, make
 from longreach.kv.codec.fields import turns_in, turns_out
@@ -52,15 +51,7 @@ class Profile:
         coded = [*_packed(ladder.rungs), *_packed(ladder.axes)]
         turns, frequencies = turns_out(self.rotations)
         told = {"fingerprint": ladder.fingerprint, **turns}
-        aside = file.with_name(f"{file.name}.part")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(write(Frame("profile", told, [*plain, *coded, *frequencies])))
-            aside.replace(file)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise DiskFullError(f"no room left on the disk for the codec's profile {file}") from None
-            raise ModelError(f"the codec's profile cannot be written to {file}: {error}") from None
+        put(file, write(Frame("profile", told, [*plain, *coded, *frequencies])))
 
     @classmethod
     def load(cls, file: Path, fingerprint: str) -> Profile:
