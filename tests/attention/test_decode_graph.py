@@ -49,18 +49,18 @@ def test_steps_from_buffers_write_what_transformers_writes(graphs: None) -> None
     """Sequences that grow over pages, join and leave, and whose tables outgrow their room."""
     engine = _engine()
     prompts = [[5 + at, 7, 11, *range(3, 3 + 9 * at)] for at in range(4)]
-    streams = [engine.start(prompt, Sampling(max_tokens=8 + 6 * at)) for at, prompt in enumerate(prompts)]
+    streams = [engine.start(prompt, Sampling(max_tokens=6 + 4 * at)) for at, prompt in enumerate(prompts)]
     for at, (prompt, stream) in enumerate(zip(prompts, streams, strict=True)):
         given = torch.tensor([prompt])
-        options = {"max_new_tokens": 8 + 6 * at, "do_sample": False, "attention_mask": torch.ones_like(given)}
+        options = {"max_new_tokens": 6 + 4 * at, "do_sample": False, "attention_mask": torch.ones_like(given)}
         assert list(stream.finish().token_ids) == exact("llama").generate(given, **options)[0, len(prompt) :].tolist()
 
 
 @pytest.mark.thorough
 def test_a_caller_that_leaves_while_the_next_step_has_begun_disturbs_nobody(graphs: None) -> None:
     engine = _engine()
-    alone = engine.generate([list(range(3, 30))], max_tokens=24)[0].token_ids
-    staying, leaving = (engine.start(prompt, Sampling(max_tokens=24)) for prompt in (list(range(3, 30)), [9, 8, 7]))
+    alone = engine.generate([list(range(3, 30))], max_tokens=12)[0].token_ids
+    staying, leaving = (engine.start(prompt, Sampling(max_tokens=12)) for prompt in (list(range(3, 30)), [9, 8, 7]))
     for _ in range(5):
         next(staying)
     leaving.cancel()
@@ -77,14 +77,14 @@ def test_kernels_select_the_pages_that_the_policy_selects(
     budget: int, graphs: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone in a graph, and beside a request that reads everything."""
-    policy, prompt = f"page_select(budget={budget})", list(range(3, 90))
-    found = [_engine().start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids]
+    policy, prompt = f"page_select(budget={budget})", list(range(3, 93))
+    found = [_engine().start(prompt, Sampling(max_tokens=10), policy=policy).finish().token_ids]
     engine = _engine()
-    beside = engine.start([5, 6, 7], Sampling(max_tokens=30))
-    found.append(engine.start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids)
+    beside = engine.start([5, 6, 7], Sampling(max_tokens=14))
+    found.append(engine.start(prompt, Sampling(max_tokens=10), policy=policy).finish().token_ids)
     beside.cancel()
     monkeypatch.undo()
-    wanted = _engine().start(prompt, Sampling(max_tokens=20), policy=policy).finish().token_ids
+    wanted = _engine().start(prompt, Sampling(max_tokens=10), policy=policy).finish().token_ids
     assert found == [wanted, wanted]
 
 
@@ -94,7 +94,7 @@ def test_what_sequences_share_is_read_once_and_the_same_is_written(
 ) -> None:
     """Samples of one prompt that come, leave and grow over pages, beside a text of its own; a conversation goes on."""
     prompt, other = [3 + at * 7 % 90 for at in range(75)], [9, 8, 7]
-    alone, beside = (_engine().generate([ids], max_tokens=12)[0].token_ids for ids in (prompt, other))
+    alone, beside = (_engine().generate([ids], max_tokens=8)[0].token_ids for ids in (prompt, other))
     monkeypatch.setattr(decode_share, "WORTH", 16)
     find, groups = decode_graph.group_of, []
 
@@ -105,11 +105,11 @@ def test_what_sequences_share_is_read_once_and_the_same_is_written(
     monkeypatch.setattr(decode_graph, "group_of", noted)
     engine = _engine()
     engine.generate([prompt], max_tokens=1)
-    streams = [engine.start(other, Sampling(max_tokens=12))]
-    streams += [engine.start(prompt, Sampling(max_tokens=count, n=2)) for count in (12, 6)]
+    streams = [engine.start(other, Sampling(max_tokens=8))]
+    streams += [engine.start(prompt, Sampling(max_tokens=count, n=2)) for count in (8, 4)]
     done = [stream.finish() for stream in streams]
     assert done[0].token_ids == beside
-    for one, count in zip(done[1:], (12, 6), strict=True):
+    for one, count in zip(done[1:], (8, 4), strict=True):
         assert [sample.token_ids for sample in one.samples] == [alone[:count]] * 2
     assert decode_share.Group((1, 2, 3, 4), 4) in groups
     groups.clear()
