@@ -30,6 +30,11 @@ PARTITION = 200
 PROBED = 32
 """One partition in so many is searched."""
 _FOREVER = timedelta(days=365 * 100)
+INDEX_CACHE, METADATA_CACHE = 512 << 20, 128 << 20
+"""Bytes of indices and of metadata that Lance keeps in memory."""
+RENEWED = 16
+"""Versions after which these caches are begun anew: they hold on to the files of all versions that they have seen, also
+when these are long deleted."""
 KEPT = 600.0
 """Seconds for which a version that a reader may still hold is kept after it is superseded."""
 
@@ -41,9 +46,11 @@ class ChunkTable:
         self.folder = folder
         self._lock = threading.Lock()
         self._loops = Loops()
+        self._caches: Any = None
         self._database: Any = None
         self._reads: Any = None
         self._open: tuple[int, Any, Any] | None = None
+        self._seen = 0
 
     def at(self, version: int) -> Any:
         """The table as it was at `version`, to be read only."""
@@ -64,24 +71,33 @@ class ChunkTable:
     def _opened(self, version: int) -> tuple[int, Any, Any]:
         with self._lock:
             if self._open is None or self._open[0] != version:
+                self._note_version()
                 table = self._connect().open_table(NAME, version=version)
                 self._open = (version, table, self.run(self._open_reads(version)))
             return self._open
+
+    def _note_version(self) -> None:
+        """Connect anew where the caches have seen enough versions; who still uses a table of before goes on."""
+        self._seen += 1
+        if self._seen >= RENEWED:
+            self._seen, self._caches, self._database, self._reads = 0, None, None, None
 
     async def _open_reads(self, version: int) -> Any:
         import lancedb
 
         if self._reads is None:
-            self._reads = await lancedb.connect_async(self.folder)
+            self._reads = await lancedb.connect_async(self.folder, session=self._session())
         table = await self._reads.open_table(NAME)
         await table.checkout(version)
         return table
 
     def writable(self, version: int, dim: int) -> Any:
         """The newest state of the table, made equal to `version` first; version 0 makes the table anew."""
-        database = self._connect()
+        with self._lock:
+            self._note_version()
+            database = self._connect()
         if version == 0:
-            return self._create(dim)
+            return self._create(database, dim)
         table = database.open_table(NAME)
         if table.version != version:
             table.checkout(version)
@@ -92,13 +108,20 @@ class ChunkTable:
         if self._database is None:
             import lancedb
 
-            self._database = lancedb.connect(self.folder)
+            self._database = lancedb.connect(self.folder, session=self._session())
         return self._database
 
-    def _create(self, dim: int) -> Any:
+    def _session(self) -> Any:
+        """The caches, which all connections share."""
+        if self._caches is None:
+            import lancedb
+
+            self._caches = lancedb.Session(index_cache_size_bytes=INDEX_CACHE, metadata_cache_size_bytes=METADATA_CACHE)
+        return self._caches
+
+    def _create(self, database: Any, dim: int) -> Any:
         from lancedb.index import FTS, BTree
 
-        database = self._connect()
         if (self.folder / f"{NAME}.lance").exists():  # of a writer that died before it could pin anything
             database.drop_table(NAME)
         table = database.create_table(NAME, schema=schema(dim))
