@@ -73,13 +73,19 @@ class AskView:
             known = (await libraries.list_libraries(service, key)).libraries
             chosen = library or self._library.value
             self._library.set_options(known, value=chosen if chosen in known else next(iter(known), None))
+            show_if(self._library, bool(known))
             await self._newcomer()
 
     async def ask(self) -> None:
         """Ask what was typed; what is being answered is left alone."""
+        service = self._visitor.service
+        asked_for: AskRequest | None = None
+        with complaints(service, self.place):
+            asked_for = _request(self._question.value, self._way.value)
+        if asked_for is None:  # what was answered before stays
+            return
         self._end()
         self._task = asyncio.current_task()
-        service = self._visitor.service
         self._source.close()
         self._result.clear()
         self._written.set_text("")
@@ -88,7 +94,7 @@ class AskView:
         self._status.set_text("Searching")
         try:
             with complaints(service, self.place):
-                await self._answer(str(self._library.value or ""), _request(self._question.value, self._way.value))
+                await self._answer(str(self._library.value or ""), asked_for)
         finally:
             if self._task is asyncio.current_task():
                 self._task = None
