@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from longreach.reader import Found
 from longreach.serve.bodies.asking import AskRequest
 from longreach.serve.page.answer import draw_answer, draw_passages
-from longreach.serve.page.elements import box, button, complaints, show_if, text
+from longreach.serve.page.elements import box, button, complaints, show_if, tell, text
 from longreach.serve.page.figures import counted, sound
 from longreach.serve.page.meter import draw_meter
 from longreach.serve.page.questions import answers
@@ -79,10 +79,11 @@ class AskView:
     async def ask(self) -> None:
         """Ask what was typed; what is being answered is left alone."""
         service = self._visitor.service
-        asked_for: AskRequest | None = None
-        with complaints(service, self.place):
+        try:
             asked_for = _request(self._question.value, self._way.value)
-        if asked_for is None:  # what was answered before stays
+        except Refusal as refusal:  # what was answered before stays
+            with self.place:
+                tell(str(refusal), bad=True)
             return
         self._end()
         self._task = asyncio.current_task()
