@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from follow_talks import ANSWERED, LEANING, STANDING, TEXTS, Talk
@@ -44,12 +45,11 @@ WAYS: dict[str, Way] = {
 }
 
 
-def last(reader: Reader, talk: Talk, way: Way) -> Answer:
+def last(ask: Callable[[str, str], Answer], talk: Talk, way: Way) -> Answer:
     """The answer to a talk's last question, those before having been asked the same way."""
     before: list[Asked] = []
     for question in talk.questions:
-        query, asked = way(question, before)
-        answer = reader.ask(asked, query=query)
+        answer = ask(*way(question, before))
         before.append(Asked(question, answer.text if answer.found else ""))
     return answer
 
@@ -64,9 +64,14 @@ def measure(options: Options) -> Result:
         for name, text in TEXTS.items():
             library.add_text(name, text)
         reader = Reader(library, Engine.load("embedded", reuse="off"))
+
+        @cache  # ways often agree
+        def ask(query: str, asked: str) -> Answer:
+            return reader.ask(asked, query=query)
+
         for name, way in ways.items():
             for part, talks in parts.items():
-                answers = [last(reader, talk, way) for talk in talks]
+                answers = [last(ask, talk, way) for talk in talks]
                 first = [
                     bool(one.nearest) and one.nearest[0].document.id == talk.text
                     for one, talk in zip(answers, talks, strict=True)

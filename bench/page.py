@@ -56,6 +56,8 @@ def measure(options: Options) -> Result:
     rows: list[Row] = []
     bars = []
     with sync_playwright() as playwright, serving() as url:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            fill(client)
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
         path = os.environ.get("LONGREACH_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
         chromium = playwright.chromium.launch(executable_path=path, args=flags)
@@ -141,9 +143,18 @@ def choose(page: Any, way: str) -> None:
     page.wait_for_selector(".q-menu", state="detached")
 
 
+def fill(client: httpx.Client) -> None:
+    """Make a library of this project's documentation."""
+    client.post("/v1/libraries", json={"name": LIBRARY}).raise_for_status()
+    for file in sorted((ROOT / "docs").glob("*.md")):
+        files = {"file": (file.name, file.read_bytes())}
+        client.post(f"/v1/libraries/{LIBRARY}/documents", files=files).raise_for_status()
+    wait(lambda: client.get(f"/v1/libraries/{LIBRARY}").json()["unfinished_uploads"] == 0)
+
+
 @contextmanager
 def serving() -> Iterator[str]:
-    """A server with the embedded model and this project's documentation in a library; its address."""
+    """A server with the embedded model, and no library yet; its address."""
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -160,11 +171,6 @@ def serving() -> Iterator[str]:
         try:
             with httpx.Client(base_url=url, timeout=60) as client:
                 wait(lambda: client.get("/ready").status_code == 200)
-                client.post("/v1/libraries", json={"name": LIBRARY}).raise_for_status()
-                for file in sorted((ROOT / "docs").glob("*.md")):
-                    files = {"file": (file.name, file.read_bytes())}
-                    client.post(f"/v1/libraries/{LIBRARY}/documents", files=files).raise_for_status()
-                wait(lambda: client.get(f"/v1/libraries/{LIBRARY}").json()["unfinished_uploads"] == 0)
             yield url
         finally:
             process.terminate()

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +101,7 @@ def ask(engine_maker: Callable[[], Engine], asked: list[list[Prompt]], policy: P
 
 
 def measure(options: Options) -> Result:
-    model = options.data.parent / "models" / "stories260k"
+    model = Path(os.environ.get("LONGREACH_MODELS", options.data.parent / "models")) / "stories260k"
     loaded = Engine.load(str(model), device="cpu", reuse="off")
     source = read_json(options.data / "nq_passages.json.gz")["docs"].values()
     texts = [ids for ids in (loaded.tokenize(text) for text in list(source)[:400]) if len(ids) >= PASSAGE_TOKENS]
@@ -133,4 +134,7 @@ def measure(options: Options) -> Result:
 
 
 if __name__ == "__main__":
-    run("ray_routing", measure, about="What routing by content saves.")
+    if find_spec("ray") is not None:
+        run("ray_routing", measure, about="What routing by content saves.")
+    else:
+        print("skipped: Ray is not installed (pip install 'longreach[ray]')")

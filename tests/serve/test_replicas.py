@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from longreach.engine import Completion, Engine, Part, Piece, Sampling
@@ -23,6 +27,9 @@ ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'long
 from longreach.serve.replicas.replicas import TRIES, Replicas  # noqa: E402
 
 TEXT = "Once upon a time there was a little cat who liked to play in the garden. "
+SETTINGS = {"prompt_tokens": 2000}
+CONTEXT = 2048
+"""More than the model was trained with: the prompts of what finds answers in the text are long."""
 DONE = Completion("done", (1,), "stop", Timing(), Usage())
 
 
@@ -125,8 +132,17 @@ def test_what_is_sent_after_the_end_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def replicated(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A server with two replicas, and a library `manuals` that says something of a pump."""
+def terminations() -> Iterator[list[int]]:
+    """How often this process was told to end; it goes on."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+    yield told
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="module")
+def replicated(stories: Path, tmp_path_factory: pytest.TempPathFactory, terminations: list[int]) -> Iterator[Running]:
+    """A server with two replicas, and a library `manuals` that says something of a pump. It leaves nothing behind."""
     from longreach.serve.replicas.engine import ReplicatedEngine
     from longreach.serve.replicas.start import start_replicas
 
@@ -134,22 +150,36 @@ def replicated(stories: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     def make() -> Engine:
         engine = Engine.load(model, device="cpu", dtype="float32", reuse="off", kv_bytes=32 << 20)
-        engine.model = "tiny"
+        engine.model, engine.context_length = "tiny", CONTEXT
         engine.quicken = lambda: None  # type: ignore[attr-defined]
         return engine
 
     def begin() -> Engine:
         return ReplicatedEngine(start_replicas(make, 2, folder, gpus="leave"))
 
-    with running(begin, folder / "serve", {}) as found:
+    with running(begin, folder / "serve", SETTINGS) as found:
         while found.service.state == "starting":
             time.sleep(0.05)
         assert found.service.state == "ready", found.log.getvalue()
-        with found.http() as client:
-            assert client.post("/v1/libraries", json={"name": "manuals"}).status_code == 201
-            client.put("/v1/libraries/manuals/documents/pump", json={"text": PUMP})
-            assert [upload["status"] for upload in found.indexed("manuals")] == ["done"]
+        make_library(found)
         yield found
+        theirs = [child for child in psutil.Process().children(recursive=True) if _of_ray(child)]
+    assert theirs
+    _, left = psutil.wait_procs(theirs, timeout=60)
+    assert not left
+
+
+def _of_ray(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return "ray" in " ".join(process.cmdline())
+    return False
+
+
+def make_library(server: Running) -> None:
+    with server.http() as client:
+        assert client.post("/v1/libraries", json={"name": "manuals"}).status_code == 201
+        client.put("/v1/libraries/manuals/documents/pump", json={"text": PUMP})
+        assert [upload["status"] for upload in server.indexed("manuals")] == ["done"]
 
 
 @pytest.mark.thorough
@@ -166,12 +196,17 @@ def test_an_answer_is_that_of_one_engine(replicated: Running, tiny: Callable[...
 
 
 @pytest.mark.thorough
-def test_a_question_is_answered_as_by_one_engine_with_the_same_citations(replicated: Running, shared: Running) -> None:
-    question = {"question": "What is the torque limit of the bolts?", "answer": "rank_spans"}
-    answers = []
-    for server in (replicated, shared):
-        with server.http() as client:
-            answers.append(client.post("/v1/libraries/manuals/ask", json=question).raise_for_status().json())
+def test_a_question_is_answered_as_by_one_engine_with_the_same_citations(
+    replicated: Running, tiny: Callable[..., PagedEngine], tmp_path: Path
+) -> None:
+    question = {"question": "What is the torque limit of the bolts?", "answer": "extract"}
+    engine, answers = tiny(), []
+    engine.context_length = CONTEXT
+    with running(engine, tmp_path, SETTINGS) as alone:
+        make_library(alone)
+        for server in (replicated, alone):
+            with server.http() as client:
+                answers.append(client.post("/v1/libraries/manuals/ask", json=question).raise_for_status().json())
     assert answers[0]["found"]
     assert {**answers[0], "timing": 0, "usage": 0} == {**answers[1], "timing": 0, "usage": 0}
     for citation in answers[0]["citations"]:
@@ -220,6 +255,12 @@ def test_figures_are_those_of_all_replicas_and_pages_of_who_went_away_are_free(r
             time.sleep(0.05)
         assert held in figures
         assert "longreach_replicas 2.0" in figures
+
+
+@pytest.mark.thorough
+def test_a_server_that_is_told_to_end_may_still_end_as_it_wants(replicated: Running, terminations: list[int]) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert terminations == [signal.SIGTERM]
 
 
 @pytest.mark.thorough

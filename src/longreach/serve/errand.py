@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator, Sequence
 from queue import SimpleQueue
 from threading import Event, Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from longreach.engine import Completion, Engine, Piece, Prompt, Sampling, Stream
 from longreach.errors import EndedError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from longreach.engine.exploration import Exploration
+
+T = TypeVar("T")
 
 
 class Errand:
@@ -54,6 +56,17 @@ class Errand:
             handle.cancel()
 
 
+def until(told: SimpleQueue[Any], last: type[T]) -> Generator[Any, None, T]:
+    """What is told, as it comes, and of the kind `last` what ends it. Raises an error that is told."""
+    while True:
+        item = told.get()
+        if isinstance(item, Exception):
+            raise item
+        if isinstance(item, last):
+            return item
+        yield item
+
+
 def start(engine: Engine, prompt: Prompt, sampling: Sampling, errand: Errand) -> Stream:
     """The stream of a request, where `engine` can be told whose it is and when it must end."""
     options: Any = {"timeout": errand.left, "tenant": errand.tenant} if hasattr(engine, "kv_bytes_of") else {}
@@ -90,15 +103,10 @@ class ErrandEngine(Engine):
         self._errand.hold(handle)
 
         def run(cancelled: Event) -> Generator[Piece, None, Completion]:
-            while True:
-                item = told.get()
-                if isinstance(item, Exception):
-                    raise item
-                if isinstance(item, Completion):
-                    if item.finish_reason == "cancelled":
-                        raise EndedError("the request's time is over")
-                    return item
-                yield item
+            done = yield from until(told, Completion)
+            if done.finish_reason == "cancelled":
+                raise EndedError("the request's time is over")
+            return done
 
         return Stream(run, handle.cancel)
 

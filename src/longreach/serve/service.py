@@ -66,6 +66,8 @@ class Service:
         self._make_engine = make_engine
         self._load_encoder = load_encoder
         self._loading = threading.Lock()
+        self._ending = threading.Lock()
+        self._closed = False
         self._engine: Engine | None = None
         self._runs: Runs | None = None
         self._searching = ThreadPoolExecutor(2, "longreach-search")
@@ -115,8 +117,10 @@ class Service:
             self.log.warning("requests are cut off", extra={"fields": {"requests": self.gate.working}})
 
     def close(self) -> None:
-        """End all that runs."""
+        """End all that runs, and what is being loaded, once it is."""
         self.indexer.stop()
+        with self._ending:
+            self._closed = True
         if self._runs is not None:
             self._runs.close()
         for pool in (self._searching, self._writing, self._reading):
@@ -157,7 +161,11 @@ class Service:
         runs = runs_for(engine)
         if (done := warm_up(engine, runs)) is not None:
             self.pace.learn(done.usage.prompt_tokens, done.timing.ttft)
-        self._engine, self._runs = engine, runs
+        with self._ending:
+            self._engine, self._runs = engine, runs
+            late = self._closed
+        if late:
+            runs.close()
 
     def _gauges(self) -> Iterator[tuple[str, str, str, dict[str, float]]]:
         yield "ready", "1 where requests are let in", "", {"": float(self.state == "ready")}

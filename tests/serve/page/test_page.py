@@ -215,3 +215,18 @@ def test_the_keyboard_is_enough_and_narrow_and_dark_are_kept(browser: Browser, s
     page.reload()
     page.wait_for_selector(".theme")
     assert page.evaluate("document.documentElement.dataset.theme") == "light"
+
+
+def test_what_was_answered_stays_until_something_else_is_asked(browser: Browser, served: Served) -> None:
+    page = browser.page(served())
+    make_library(page)
+    put(page, "pump.txt", SAYS.encode())
+    in_list(page, "pump.txt").wait_for()
+    page.click("text=Ask it")
+    ask(page)
+    page.click(".cite >> nth=0")
+    page.wait_for_selector(".source mark")
+    ask(page, " ")
+    page.wait_for_selector(".q-notification:has-text('type a question first')")
+    assert page.locator(".answer").count() == 1
+    assert page.locator(".source mark").count() == 1

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from longreach.reader import Found
 from longreach.serve.bodies.asking import AskRequest
 from longreach.serve.page.answer import draw_answer, draw_passages
-from longreach.serve.page.elements import box, button, complaints, show_if, text
+from longreach.serve.page.elements import box, button, complaints, show_if, tell, text
 from longreach.serve.page.figures import counted, sound
 from longreach.serve.page.meter import draw_meter
 from longreach.serve.page.questions import answers
@@ -73,13 +73,20 @@ class AskView:
             known = (await libraries.list_libraries(service, key)).libraries
             chosen = library or self._library.value
             self._library.set_options(known, value=chosen if chosen in known else next(iter(known), None))
+            show_if(self._library, bool(known))
             await self._newcomer()
 
     async def ask(self) -> None:
         """Ask what was typed; what is being answered is left alone."""
+        service = self._visitor.service
+        try:
+            asked_for = _request(self._question.value, self._way.value)
+        except Refusal as refusal:  # what was answered before stays
+            with self.place:
+                tell(str(refusal), bad=True)
+            return
         self._end()
         self._task = asyncio.current_task()
-        service = self._visitor.service
         self._source.close()
         self._result.clear()
         self._written.set_text("")
@@ -88,7 +95,7 @@ class AskView:
         self._status.set_text("Searching")
         try:
             with complaints(service, self.place):
-                await self._answer(str(self._library.value or ""), _request(self._question.value, self._way.value))
+                await self._answer(str(self._library.value or ""), asked_for)
         finally:
             if self._task is asyncio.current_task():
                 self._task = None

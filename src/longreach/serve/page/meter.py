@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from longreach.serve.page.elements import box, text
-from longreach.serve.page.figures import number, size, span
+from longreach.serve.page.figures import counted, number, size, span
 from longreach.serve.page.spent import shares
 from longreach.types import Answer
 
@@ -19,8 +19,8 @@ def draw_meter(answer: Answer) -> None:
             _figure("In all", span(timing.total), "Time from the question to the checked answer")
             _figure("Search", span(timing.search), "Time for finding the passages")
             _figure("KV memory", size(usage.kv_bytes), "Keys and values held at the end")
-            _figure("Prompt", f"{number(told.prompt)} tokens", "What the model was given to read")
-            _figure("Answer", f"{number(usage.generated_tokens)} tokens", "What the model wrote")
+            _figure("Prompt", counted(told.prompt, "token"), "What the model was given to read")
+            _figure("Answer", counted(usage.generated_tokens, "token"), "What the model wrote")
         parts = [
             ("held", told.held, "reused", "lay in pages"),
             ("loaded", told.loaded, "loaded", "from host memory or disk"),

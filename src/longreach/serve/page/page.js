@@ -31,7 +31,11 @@ window.longreach = (() => {
   };
   const reveal = () => setTimeout(() => {
     const marked = document.querySelector(".source mark") ?? document.querySelector(".source .passage");
-    marked?.scrollIntoView({ block: "center" });
+    const page = document.querySelector(".source .page");
+    if (marked && page) {
+      const [here, there] = [page.getBoundingClientRect(), marked.getBoundingClientRect()];
+      page.scrollTop += there.top - here.top - Math.max(0, (here.height - there.height) / 2);
+    }
     document.querySelector(".source mark")?.focus({ preventScroll: true });
   }, 30);
   const typing = (target) => target.matches?.("input, textarea, select, [contenteditable], .q-field *");

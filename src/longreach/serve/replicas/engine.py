@@ -12,7 +12,7 @@ from longreach.answer import Answerer, Draft
 from longreach.engine import Completion, Engine, Part, Piece, Prompt, Sampling, Stream
 from longreach.errors import UnsupportedError
 from longreach.serve.driver import Deliver, Handle, at_once
-from longreach.serve.errand import Errand
+from longreach.serve.errand import Errand, until
 from longreach.serve.replicas.task import Answer, Task, Write
 from longreach.serve.replicas.wanted import wanted
 from longreach.types import Passage
@@ -84,13 +84,7 @@ class ReplicatedEngine(Engine):
         told: SimpleQueue[Any] = SimpleQueue()
         work = Answer(answerer, question, tuple(passages))
         errand.hold(self._replicas.send(Task(work, asked, errand.tenant, errand.left), told.put))
-        while True:
-            item = told.get()
-            if isinstance(item, Exception):
-                raise item
-            if isinstance(item, Draft):
-                return item
-            yield item
+        return (yield from until(told, Draft))
 
 
 class WriteStream(Stream):
@@ -105,13 +99,7 @@ class WriteStream(Stream):
             handles.append(replicas.send(task, told.put))
             if cancelled.is_set():
                 handles[0].cancel()
-            while True:
-                item = told.get()
-                if isinstance(item, Exception):
-                    raise item
-                if isinstance(item, Completion):
-                    return item
-                yield item
+            return (yield from until(told, Completion))
 
         def cancel() -> None:
             for handle in handles:

@@ -10,8 +10,9 @@ from longreach.serve.replicas.wanted import Wanted
 
 USUAL_TOKENS = 1 << 18
 """How many tokens a replica is taken to hold before it has said so."""
-PRESENCE = 128
-"""Tokens that a request under way counts for beside those that it has to read: it is written for, too."""
+PRESENCE = 32
+"""Tokens that a request under way counts for beside those that it has to read: it is written for too, in steps that it
+shares with others."""
 
 
 @dataclass

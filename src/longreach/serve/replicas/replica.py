@@ -52,9 +52,14 @@ class EngineReplica:
         ]
 
     def record_routing_stats(self) -> dict[str, int]:
-        """How much can be held here; asked for by Ray Serve."""
-        pool = self._engine.pool
-        return {"kv_tokens": len(pool) * pool.page_bytes // self._engine.kv_bytes_of(1) * pool.page_size}
+        """How many tokens can be kept here for other prompts; asked for by Ray Serve."""
+        pool, passages = self._engine.pool, self._engine.passages
+        if passages is None:
+            room = len(pool) * pool.page_bytes
+        else:
+            stats = passages.store.stats()  # its share of the pool, and what lies below
+            room = stats.device.limit + stats.host.limit + stats.disk.limit
+        return {"kv_tokens": room // self._engine.kv_bytes_of(1) * pool.page_size}
 
     async def work(self, task: Task) -> AsyncIterator[list[Told]]:
         """What comes of a task: lists of what was there at once, the end of it last. Whoever goes away ends it."""

@@ -98,11 +98,13 @@ class Replicas:
     def close(self) -> None:
         """End the tasks, and the replicas."""
         if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(timeout=30)
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(timeout=30)
-            self._loop.close()
-            self._ended()
+            try:
+                asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(timeout=30)
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join(timeout=30)
+                self._loop.close()
+            finally:
+                self._ended()
 
     def _call(self, work: Callable[[], None]) -> bool:
         """Have something done in this object's thread; False where it has ended."""
@@ -123,7 +125,9 @@ class Replicas:
         try:
             async with asyncio.timeout(task.seconds + GRACE):
                 for last in (*[False] * (TRIES - 1), True):
-                    left = max(0.1, until - time.perf_counter())
+                    left = until - time.perf_counter()
+                    if left <= 0:
+                        raise EndedError("the request's time is over")
                     told = await self._try(Task(task.work, task.wanted, task.tenant, left), deliver, last)
                     if told:
                         return

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import logging
 import os
 import secrets
+import shutil
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +25,8 @@ OBJECT_BYTES = 256 << 20
 """What a cluster of our own may have in shared memory: tasks and what comes of them are small."""
 JOIN_SECONDS = 60.0
 """How long is waited for machines to join a cluster that is too small."""
+LOGGING: dict[str, Any] = {"enable_access_log": False, "log_level": "WARNING"}
+"""Of what Ray Serve writes, in its folder and on standard error, where every line is one of ours."""
 AT_ONCE = 1024
 """Tasks that a replica takes: its engine has a queue of its own, and the front lets fewer requests in."""
 
@@ -49,19 +56,25 @@ def start_replicas(
     from longreach.serve.replicas.replicas import Replicas
     from longreach.serve.replicas.router import ChunkRouter
 
-    _join(ray)
+    own = _join(ray)
     name = f"longreach-{hashlib.blake2b(str(folder.resolve()).encode(), digest_size=4).hexdigest()}"
 
     def ended() -> None:
         serve.delete(name, _blocking=True)
-        if not os.environ.get("RAY_ADDRESS"):
+        if own is not None:
             ray.shutdown()
+
+    def ended_well() -> None:
+        ended()
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)
 
     cpus, nodes = _room_for(replicas, ray)
     here = int(sum(node.get("GPU", 0) for node in nodes)) if gpus == "use" else 0
     if 0 < here < replicas:
         raise InputError(f"{replicas} replicas need a GPU each, and there are {here}: start fewer, or set device = cpu")
-    serve.start(proxy_location="Disabled", logging_config={"enable_access_log": False})
+    logging.getLogger("ray.serve").setLevel(LOGGING["log_level"])
+    serve.start(proxy_location="Disabled", logging_config=LOGGING)
     if name in serve.status().applications:
         serve.delete(name, _blocking=True)
     deployment: Any = serve.deployment(
@@ -77,11 +90,11 @@ def start_replicas(
             "request_router_kwargs": {"policy": policy},
             "request_routing_stats_period_s": 2,
         },
-        logging_config={"enable_access_log": False},
+        logging_config=LOGGING,
     )
     try:
         handle = serve.run(deployment.bind(make_engine), name=name, route_prefix=None)
-        return Replicas(handle, ended)
+        return Replicas(handle, ended_well)
     except RuntimeError:
         reason = _reason(serve.status().applications.get(name))
         ended()
@@ -99,27 +112,46 @@ def cpus_each(nodes: Sequence[int], replicas: int) -> int:
 
 def _set_environment() -> None:
     """Nothing is told to Ray's makers. And since Ray's ports are open to the network and run whatever they are sent, a
-    cluster of our own, which asks for a token unless RAY_AUTH_MODE says otherwise, has one that nobody else knows."""
+    cluster of our own, which asks for a token unless RAY_AUTH_MODE says otherwise, has one that nobody else knows. Its
+    processes, which Ray would have give way to all others, are as important as this one."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not os.environ.get("RAY_ADDRESS") and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+    if os.environ.get("RAY_ADDRESS"):
+        return
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _join(ray: Any) -> None:
-    """Be part of a cluster. What replicas print stays in Ray's folder: it is not ours to show."""
+def _join(ray: Any) -> Path | None:
+    """Be part of a cluster; of one of our own, the folder that Ray keeps for it. What replicas print stays there: it is
+    not ours to show."""
     if ray.is_initialized():
-        return
+        return None
     address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    local = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES, "_node_ip_address": "127.0.0.1"}
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            local = {"include_dashboard": False, "object_store_memory": OBJECT_BYTES, "_node_ip_address": "127.0.0.1"}
-            ray.init(address="local", **local, **quiet)
+        with _same_end():
+            if address:
+                ray.init(address=address, **quiet)
+                return None
+            return Path(ray.init(address="local", **local, **quiet).address_info["session_dir"])
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address} cannot be joined" if address else "Ray cannot be started"
         raise ModelError(f"{where}: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _same_end() -> Iterator[None]:
+    """Ray makes SIGTERM end this process at once: afterwards it does what it did before. For any thread, where
+    `signal.signal` is for the main one."""
+    get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
+    put = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(("PyOS_setsig", ctypes.pythonapi))
+    before = get(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        put(signal.SIGTERM, before)
 
 
 def _room_for(replicas: int, ray: Any) -> tuple[int, list[dict[str, float]]]:
