@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from longreach.library import Library
 from longreach.library.catalog import pin
+from longreach.search import search
 from longreach.types import Document
 
 Opener = Callable[..., Library]
@@ -80,3 +84,23 @@ def test_a_run_that_finds_nothing_new_completes_the_indices_of_one_that_was_kill
     library.add_text("a", "zebra")
     with library.view() as view:
         assert {index.num_unindexed_rows for index in view.table.list_indices()} == {0}
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are not listed here")
+def test_files_of_indices_that_are_gone_are_let_go(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("longreach.library.table.RENEWED", 4)
+    library = opened()
+    for number in range(16):
+        library.add_text(f"d{number % 5}", " ".join(f"w{number * at % 997}" for at in range(300)))
+        assert search(library, "w7", 2)
+        assert _open_files(library.path) < 20
+
+
+def _open_files(folder: Path) -> int:
+    """How many files under `folder` this process has open, deleted ones too."""
+    found = 0
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # it was closed meanwhile
+            found += str(folder) in os.readlink(link)
+    return found
