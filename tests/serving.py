@@ -103,6 +103,21 @@ class Running:
 Serving = Callable[..., AbstractContextManager[Running]]
 
 
+def serve_and_tell(service: Service) -> None:
+    """Run a server in this process until it is ended; its address is printed once it is ready."""
+    server = Server(service)
+
+    async def tell() -> None:
+        while not server.started or service.state == "starting":
+            await asyncio.sleep(0.01)
+        print(server.address, flush=True)
+
+    async def both() -> None:
+        await asyncio.gather(server.serve(), tell())
+
+    asyncio.run(both())
+
+
 @contextmanager
 def running(
     engine: Engine | Callable[[], Engine], folder: Path, settings: dict[str, Any], **options: Any

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from pathlib import Path
@@ -14,12 +13,11 @@ from hashed import HashingEncoder, open_hashed
 from longreach.config import Settings
 from longreach.serve.logs import make_log
 from longreach.serve.options import ServeOptions
-from longreach.serve.server import Server
 from longreach.serve.service import Service
-from serving import Scripted
+from serving import Scripted, serve_and_tell
 
 
-async def run(folder: Path, options: str = "{}") -> None:
+def run(folder: Path, options: str = "{}") -> None:
     service = Service(
         ServeOptions(folder=folder / "serve", port=0, **json.loads(options)),
         Settings(model="scripted", encoder="hashing", answer="generate", least_relevance=-1.0),
@@ -28,15 +26,8 @@ async def run(folder: Path, options: str = "{}") -> None:
         open_library=lambda path, create: open_hashed(path, create=create),
         load_encoder=HashingEncoder,
     )
-    server = Server(service)
-
-    async def tell() -> None:
-        while not server.started or service.state == "starting":
-            await asyncio.sleep(0.01)
-        print(server.address, flush=True)
-
-    await asyncio.gather(server.serve(), tell())
+    serve_and_tell(service)
 
 
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1]), *sys.argv[2:]))
+    run(Path(sys.argv[1]), *sys.argv[2:])
