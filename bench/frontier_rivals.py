@@ -102,9 +102,9 @@ def agreement(name: str, arms: Sequence[Arm], rivals: Sequence[Rival]) -> Iterat
     the interval of paired differences, at a level that allows for how many there are."""
     ours = {}
     for arm in arms:
-        name, bracket, numbers = arm.point["policy"].partition("(")
-        if name in PRESSES:
-            ours[f"kvpress {PRESSES[name]}{bracket}{numbers}"] = arm
+        method, bracket, numbers = arm.point["policy"].partition("(")
+        if method in PRESSES:
+            ours[f"kvpress {PRESSES[method]}{bracket}{numbers}"] = arm
     task = arms[0].lines[0]["task"]
     same = [rival for rival in rivals if rival.task == task and rival.policy in ours]
     for rival in same:
