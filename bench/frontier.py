@@ -2,10 +2,10 @@
 two modes, from one prefill for each context.
 
 `--keep` makes it go on where it was; `--table` answers nothing more and shows what is there. Times to the first token
-are those of the first few examples of the first task of each length (`--timed`): let these run on a quiet machine.
-The bars say what must hold wherever the front lies: snapkv at budget 1.0 scores as the full cache does, example by
-example, at smaller ones it takes no more bytes of the pool than its budget and the pages that were begun, and with
-`--kvpress` it scores as kvpress's does.
+are told where `--timed` asks for them: those of the first few examples of the first task of each length, which must
+have run on a quiet machine. The bars say what must hold wherever the front lies: snapkv at budget 1.0 scores as the
+full cache does, example by example, at smaller ones it takes no more bytes of the pool than its budget and the pages
+that were begun, and with `--kvpress` it and streaming_heads score as kvpress's do.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ LONG_KINDS = ("niah_multikey(length={length}, keys=4)", "niah_single(length={len
 LONG = 4096
 """From here on fewer kinds are asked."""
 COMPARED = 2
-"""So many tasks are given to kvpress too, from the first."""
+"""So many kinds are given to kvpress too, from the first, of lengths below `LONG`."""
 
 
 def measure(options: Options) -> Result:
@@ -67,8 +67,10 @@ def measure(options: Options) -> Result:
         if not extra.table:
             with Results(folder / "results.jsonl") as results:
                 answer(points, list(zip(lengths, numbers, strict=False)), options, results)
-        lines = [line for line in read_results(folder / "results.jsonl") if line["kind"] == "example"]
-        return table(lines, points, rivals, extra.timed, folder)
+        found = read_results(folder / "results.jsonl")
+        lines = [line for line in found if line["kind"] == "example"]
+        windows = any(line.get("windows") for line in found if line["kind"] == "run")
+        return table(lines, points, rivals, extra.timed, folder, windows=windows)
 
 
 def answer(points: list[Point], sizes: list[tuple[int, int]], options: Options, results: Results) -> None:
@@ -80,40 +82,47 @@ def answer(points: list[Point], sizes: list[tuple[int, int]], options: Options, 
     settle(engine)
     kinds = {n: KINDS[:1] if options.quick else extra.kinds or (KINDS if n < LONG else LONG_KINDS) for n, _ in sizes}
     made = [
-        (tasks.make(kind.format(length=length), count=engine.count), number)
+        (length, [tasks.make(kind.format(length=length), count=engine.count) for kind in kinds[length]], number)
         for length, number in sizes
-        for kind in kinds[length]
     ]
     if extra.dump:
-        dump(extra.dump, engine, made[:COMPARED])
+        compared = [(task, number) for length, some, number in made if length < LONG for task in some[:COMPARED]]
+        dump(extra.dump, engine, compared)
+    results.begin({**provenance(), "windows": [window for window in engine.bridge.shapes.windows if window]})
     source = SharedPrefill(engine)
-    for task, number in made:
-        sweep(task, [Arm(point, source) for point in points], results, limit=number)
+    for _, some, number in made:
+        for task in some:
+            sweep(task, [Arm(point, source) for point in points], results, limit=number)
 
 
-def table(lines: list[Line], points: list[Point], rivals: list[Rival], timed: int, folder: Path) -> Result:
-    """What the lines of results tell, its figures and its bars."""
+def table(
+    lines: list[Line], points: list[Point], rivals: list[Rival], timed: int, folder: Path, *, windows: bool
+) -> Result:
+    """What the lines of results tell, its figures and its bars. `windows`: some layers hold their window, whatever the
+    policy, so that bytes do not follow the budget."""
     found: list[Mark] = []
     rows, bars, told = [], [], []
-    times: dict[int, list[float]] = {}
+    times: dict[int, list[float | None]] = {}
     for task in dict.fromkeys(line["task"] for line in lines):
         arms = arms_of([line for line in lines if line["task"] == task], points)
         if not arms:
             continue
         length = dict(parse(task).named)["length"]
-        times.setdefault(length, [time_of(arm, timed) for arm in arms])
+        times.setdefault(length, [time_of(arm, timed) if timed else None for arm in arms])
         own = timely(marks(task, arms), times[length])
         found += own
         rows += [*map(row, own), *rival_rows(task, rivals)]
-        bars += [*limits(shown(task), arms), *agreement(shown(task), arms, rivals)]
+        bars += [*limits(shown(task), arms, windows=windows), *agreement(shown(task), arms, rivals)]
         told += [line for arm in arms for line in arm.lines]
     from_where = provenance()
     write_parquet(folder / "results.parquet", told, from_where)
     write_png(folder / "frontier.png", found)
     write_page(folder / "frontier.html", found, from_where)
     model = lines[0]["configuration"]["model"]
-    first = f"the first {timed} examples" if timed > 1 else "the first example"
-    return Result(rows, bars, [f"model {model}; times: {first} of the first task of a length"])
+    if not timed:
+        rows = [{name: value for name, value in each.items() if name != "ttft_s"} for each in rows]
+        return Result(rows, bars, [f"model {model}; no times: the machine was not quiet"])
+    return Result(rows, bars, [f"model {model}; times: the first {timed} examples of the first task of a length"])
 
 
 def arms_of(lines: list[Line], points: list[Point]) -> list[Arm]:
@@ -138,10 +147,11 @@ def time_of(arm: Arm, timed: int) -> float:
     return median(question["cost"]["ttft"] for line in arm.lines[:timed] for question in line["questions"])
 
 
-def timely(found: list[Mark], times: list[float]) -> list[Mark]:
-    """The marks with these times in place of their own, and the front that they make."""
+def timely(found: list[Mark], times: list[float | None]) -> list[Mark]:
+    """The marks with these times in place of their own, and the front that they make; of scores and bytes alone where
+    there are none."""
     timed = [replace(mark, ttft=ttft) for mark, ttft in zip(found, times, strict=True)]
-    best = front([(mark.score.mean, mark.ttft, mark.kv_bytes) for mark in timed], SLACK)
+    best = front([(mark.score.mean, mark.ttft or 0.0, mark.kv_bytes) for mark in timed], SLACK)
     return [replace(mark, best=on) for mark, on in zip(timed, best, strict=True)]
 
 
@@ -155,8 +165,8 @@ class Done:
         raise AssertionError("nothing is answered any more")
 
 
-def limits(task: str, arms: list[Arm]) -> Iterator[Bar]:
-    """What must hold on a task, by the examples that both arms have."""
+def limits(task: str, arms: list[Arm], *, windows: bool) -> Iterator[Bar]:
+    """What must hold on a task, by the examples that both arms have; of bytes only where none are held in `windows`."""
     by_policy = {arm.point["policy"]: arm for arm in arms}
     full, all_kept = by_policy.get("full"), by_policy.get("snapkv(budget=1.0)")
     if full is None:
@@ -166,7 +176,7 @@ def limits(task: str, arms: list[Arm]) -> Iterator[Bar]:
         alike = sum(full.scores[name] == all_kept.scores[name] for name in shared) / len(shared)
         yield at_least(f"{task}: examples that snapkv(budget=1.0) scores as full does", alike, 1.0)
     for policy, arm in by_policy.items():
-        if policy.startswith("snapkv") and (budget := float(policy.split("=")[1].rstrip(")"))) < 1:
+        if policy.startswith("snapkv") and not windows and (budget := float(policy.split("=")[1].rstrip(")"))) < 1:
             # Beside the budget each stream has a begun page of each of two segments, and room for the answer.
             room = 6 * 16 / _tokens(full)
             yield at_most(f"{task}: bytes of {policy} / full", arm.kv_bytes / full.kv_bytes, budget + room)
@@ -181,7 +191,7 @@ def row(mark: Mark) -> Row:
         "low": round(mark.score.low, 3),
         "high": round(mark.score.high, 3),
         "n": mark.score.n,
-        "ttft_s": round(mark.ttft, 3),
+        "ttft_s": None if mark.ttft is None else round(mark.ttft, 3),
         "kv_bytes": mark.kv_bytes,
         "front": mark.best,
     }
@@ -202,7 +212,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--examples", nargs="+", type=int, default=[50], help="of each task; one number for each length"
     )
     parser.add_argument("--kinds", nargs="+", help="specs of tasks with {length} in them, in place of the usual ones")
-    parser.add_argument("--timed", type=int, default=3, help="so many examples of each length tell the times")
+    parser.add_argument("--timed", type=int, default=0, help="so many examples of each length tell the times")
     parser.add_argument("--grid", default=GRID, help="policies, as longreach eval --sweep takes them")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep results and figures here, and go on from there")
     parser.add_argument("--table", action="store_true", help="answer nothing more: the table of what --keep holds")

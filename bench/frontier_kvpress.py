@@ -26,6 +26,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 PRESSES = ("snapkv", "streamingllm")
 BUDGETS = (0.1, 0.2, 0.4, 0.7)
 WINDOW, KERNEL = 32, 7
+WINDOWS = (64, 128, 256, 512)
+SINKS = 4
 STOPS = ("\n\n", "\nQuestion:")
 Kept = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -45,14 +47,17 @@ class Several(BasePress):
         return keys, values
 
 
-def presses(names: list[str]) -> dict[str, ScorerPress]:
-    """The methods by the names that they have in the table."""
+def presses(names: list[str], tokens: int) -> dict[str, ScorerPress]:
+    """The methods for a prompt of so many tokens, by the names that they have in the table."""
     made: dict[str, ScorerPress] = {}
-    for budget in BUDGETS:
-        if "snapkv" in names:
+    if "snapkv" in names:
+        for budget in BUDGETS:
             made[f"kvpress SnapKVPress(budget={budget})"] = SnapKVPress(1 - budget, WINDOW, KERNEL)
-        if "streamingllm" in names:
-            made[f"kvpress StreamingLLMPress(budget={budget})"] = StreamingLLMPress(1 - budget)
+    if "streamingllm" in names:
+        for window in WINDOWS:
+            # It is told a share, of which it keeps whole tokens: the half keeps rounding from taking one away.
+            share = min(1.0, (window + SINKS + 0.5) / tokens)
+            made[f"kvpress StreamingLLMPress(window={window})"] = StreamingLLMPress(1 - share, SINKS)
     return made
 
 
@@ -113,7 +118,8 @@ def main() -> None:
         if time.perf_counter() - began > given.seconds:
             break
         with torch.inference_mode():
-            done += [{**key, **told} for told in answers(model, tokenizer, question, presses(given.presses))]
+            methods = presses(given.presses, len(question["ids"]))
+            done += [{**key, **told} for told in answers(model, tokenizer, question, methods)]
         told = {"versions": versions, "dtype": "float32", "window": WINDOW, "kernel": KERNEL, "answers": done}
         fresh = given.json.with_suffix(".partial")
         fresh.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")

@@ -18,6 +18,9 @@ from longreach.evaluate.statistics import LEVEL, compare, estimate
 from longreach.evaluate.sweep import Arm
 from longreach.evaluate.tasks import Task
 
+PRESSES = {"snapkv": "SnapKVPress", "streaming_heads": "StreamingLLMPress"}
+"""What kvpress calls our policies."""
+
 
 @dataclass
 class Rival:
@@ -95,10 +98,13 @@ def rival_rows(task: str, rivals: Sequence[Rival]) -> list[Row]:
 
 
 def agreement(name: str, arms: Sequence[Arm], rivals: Sequence[Rival]) -> Iterator[Bar]:
-    """For each budget of snapkv, whether no difference from kvpress's is sure: 0 lies in the interval of paired
-    differences, at a level that allows for how many there are."""
-    by_policy = {arm.point["policy"]: arm for arm in arms}
-    ours = {f"kvpress SnapKVPress{policy.removeprefix('snapkv')}": arm for policy, arm in by_policy.items()}
+    """For each budget of snapkv and window of streaming_heads, whether no difference from kvpress's is sure: 0 lies in
+    the interval of paired differences, at a level that allows for how many there are."""
+    ours = {}
+    for arm in arms:
+        method, bracket, numbers = arm.point["policy"].partition("(")
+        if method in PRESSES:
+            ours[f"kvpress {PRESSES[method]}{bracket}{numbers}"] = arm
     task = arms[0].lines[0]["task"]
     same = [rival for rival in rivals if rival.task == task and rival.policy in ours]
     for rival in same:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from attention.steps import tokens
+from families import exact
+from kv.tiny import engine_of
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.errors import SpecError
-from longreach.kv.policies import LayerView, policies
+from longreach.kv.policies import LayerView, Policy, policies
+from longreach.kv.sequence import Sequence
 
 EVERYTHING = {
     "snapkv": ["snapkv(budget=1.0)", "snapkv(budget=100000)", "snapkv(budget=1.0, heads='adaptive')"],
@@ -30,7 +35,30 @@ def engine(storyteller: PagedEngine) -> PagedEngine:
     return PagedEngine(storyteller.loaded, kv_bytes=16 << 20, step_tokens=150)
 
 
-def write(engine: PagedEngine, policy: str | None, prompt: list[int] = PROMPT, n: int = 40) -> tuple[int, ...]:
+def policy_of(spec: str, asked: bool) -> Policy:
+    """A policy; `asked` also where it keeps all."""
+    policy = policies.make(spec.replace("ALL", ALL))
+    if asked:
+        policy.keeps_all = lambda prompt, tokens: False  # type: ignore[method-assign]
+    return policy
+
+
+def windowed() -> PagedEngine:
+    """An engine of a model of which some layers have a window."""
+    return engine_of("gemma3", reuse=True)
+
+
+def sequence_pages(sequence: Sequence | None) -> Any:
+    """How many pages each layer and KV head has, without those taken ahead for the answer."""
+    assert sequence is not None
+    size = sequence.pool.page_size
+    return sum(
+        ((segment.table >= 0) & (np.arange(segment.table.shape[2]) < -(-segment.entries[..., None] // size))).sum(2)
+        for segment in sequence.segments
+    )
+
+
+def write(engine: PagedEngine, policy: str | Policy | None, prompt: list[int] = PROMPT, n: int = 40) -> tuple[int, ...]:
     return tuple(engine.start(prompt, Sampling(max_tokens=n), policy=policy).finish().token_ids)
 
 
@@ -38,9 +66,53 @@ def test_every_policy_is_in_the_matrix() -> None:
     assert set(policies.names()) == set(EVERYTHING)
 
 
+@pytest.mark.parametrize("asked", [False, True], ids=["", "asked all the same"])
 @pytest.mark.parametrize("spec", [spec for specs in EVERYTHING.values() for spec in specs])
-def test_a_budget_of_everything_is_exact_attention(engine: PagedEngine, spec: str) -> None:
-    assert write(engine, spec.replace("ALL", ALL)) == write(engine, None)
+def test_a_budget_of_everything_is_exact_attention(engine: PagedEngine, spec: str, asked: bool) -> None:
+    assert write(engine, policy_of(spec, asked)) == write(engine, None)
+
+
+@pytest.mark.parametrize("spec", [specs[0] for specs in EVERYTHING.values()])
+def test_a_budget_of_everything_changes_no_bit_of_what_is_computed(engine: PagedEngine, spec: str) -> None:
+    """A policy that observes the prompt's end has it computed in other portions, which are rounded otherwise."""
+    engine.forget()
+    engine.start(PROMPT[:-20], Sampling(max_tokens=1)).finish()
+    sampling = Sampling(max_tokens=20, logprobs=5)
+    found = [engine.start(PROMPT, sampling, policy=policy).finish() for policy in (Policy(), spec)]
+    assert found[0].usage == found[1].usage
+    assert found[0].logprobs == found[1].logprobs
+
+
+@pytest.mark.parametrize("spec", [spec for specs in EVERYTHING.values() for spec in specs])
+def test_layers_with_a_window_see_it_whatever_the_policy(spec: str) -> None:
+    ids = tokens(70, 2).tolist()
+    out = exact("gemma3")(torch.tensor([ids])).logits[0, -1].argmax()
+    engine = windowed()
+    found = write(engine, policy_of(spec, asked=True), ids, 30)
+    assert found[0] == int(out)
+    assert found == write(engine, None, ids, 30)
+
+
+@pytest.mark.parametrize("spec", [spec for specs in QUARTER.values() for spec in specs] + ["page_select(budget=16)"])
+def test_layers_with_a_window_hold_it_whatever_the_policy(spec: str) -> None:
+    engine = windowed()
+    plain = engine.start(tokens(150, 2).tolist(), Sampling(max_tokens=30))
+    next(plain)
+    stream = engine.start(tokens(150, 2).tolist(), Sampling(max_tokens=30), policy=spec)
+    next(stream)
+    held = [sequence_pages(job.sequence) for job in engine.scheduler.running]
+    windows = engine.bridge.shapes.windows
+    for layer, window in enumerate(windows):
+        if window is not None:
+            assert (held[1][layer] > 0).all()
+            assert (held[1][layer] <= held[0][layer] + 1).all()  # what was read apart has a begun page of its own
+        elif not spec.startswith("page_select"):
+            assert (held[1][layer] < held[0][layer]).all()
+    assert len(stream.finish().token_ids) == 30
+    plain.cancel()
+    engine.forget()
+    assert engine.pool.used == 0
+    engine.pool.check()
 
 
 @pytest.mark.parametrize("spec", [spec for specs in QUARTER.values() for spec in specs])

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 from attention.steps import TOLERANCE, bridge_of, pool_of, read, sequence_of, tokens
-from families import exact, fresh
+from families import exact
+from kv.tiny import SIZE, engine_of
 from longreach.attention.numba_step import NumbaStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Step
 from longreach.attention.strided_step import StridedStep
-from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.kv.sequence import Sequence
 from longreach.kv.swap import swap_in, swap_out
 from longreach.kv.window import leave
-from longreach.model.load import LoadedModel
 
 WINDOWED = ["mistral", "gemma2", "gemma3"]
 WINDOW = 12
-SIZE = 16
 
 
 def pages_of(sequence: Sequence, layer: int) -> int:
@@ -119,19 +115,3 @@ def test_what_leaves_the_window_is_bytes_of_the_pool() -> None:
     assert engine.pool.used_bytes < engine.scheduler.pages_for(70) * engine.pool.page_bytes
     stream.cancel()
     assert engine.pool.used_bytes == 0
-
-
-def engine_of(family: str, reuse: bool) -> PagedEngine:
-    model = fresh(family)
-    loaded = LoadedModel("tiny", model, Letters(), frozenset(), "", 512, torch.device("cpu"), torch.float32, 0)
-    return PagedEngine(loaded, kv_bytes=4 << 20, page_size=SIZE, reuse=reuse)
-
-
-class Letters:
-    """Stands in for a tokenizer."""
-
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [ord(letter) % 97 for letter in text]}
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return "x" * len(ids)

@@ -16,7 +16,8 @@ class NumbaStep(StridedStep):
     """As `StridedStep`; where every sequence has one new token, a compiled kernel writes and attends."""
 
     def each(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores) -> Part:
-        if scores.softcap is not None or any(row.count > 1 or row.watcher or row.reader for row in self.rows):
+        selects = scores.window is None and any(row.reader for row in self.rows)
+        if selects or scores.softcap is not None or any(row.count > 1 or row.watcher for row in self.rows):
             return super().each(layer, query, key, value, scores)
         own, keys, values = (x.float().contiguous() for x in (query, key, value))
         turned = {0: own}  # by their shift; kept until the kernel has read them

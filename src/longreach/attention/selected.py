@@ -8,7 +8,6 @@ import torch
 from longreach.attention.attend import Scores
 from longreach.attention.merge import Part, merge
 from longreach.attention.rotation import Rotation
-from longreach.kv.compact import slots
 from longreach.kv.policies import Policy
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
@@ -48,54 +47,56 @@ class SelectedPages:
         """See `Reader.read`."""
         parts = []
         for segment in self._sequence.segments:
-            turned = rotation.turn(query[0], -segment.shift)
-            parts += self._segment(layer, segment, turned, position, scores)
+            if len(segment):
+                turned = rotation.turn(query[0], -segment.shift) if segment.shift else query[0]
+                columns = self._columns(layer, segment, turned)
+                parts.append(self._attend(layer, segment, turned, columns, position, scores))
         output, lse = merge(parts)
         return output[None], lse[None]
 
-    def _segment(self, layer: int, segment: Segment, query: torch.Tensor, position: int, scores: Scores) -> list[Part]:
-        size, entries = segment.pool.page_size, len(segment)
-        full, parts = (entries - 1) // size, []
-        if full:
-            low, high = self._bounds_of(layer, segment, full)
-            columns = self._policy.select(query, low, high, size)
-            entry = columns[..., None] * size + torch.arange(size, device=columns.device)
-            parts.append(self._attend(layer, segment, query, entry.flatten(1), position, scores))
-        if entries:
-            rest = torch.arange(full * size, entries, device=query.device).expand(self._sequence.heads, -1)
-            parts.append(self._attend(layer, segment, query, rest, position, scores))
-        return parts
+    def _columns(self, layer: int, segment: Segment, query: torch.Tensor) -> torch.Tensor:
+        """Which pages of each stream are read, `[kv_heads, some]`: those selected, then the last one."""
+        size = segment.pool.page_size
+        full = (len(segment) - 1) // size
+        last = torch.full((self._sequence.heads, 1), full, device=query.device)
+        if not full:
+            return last
+        low, high = self._bounds_of(layer, segment, full)
+        return torch.cat([self._policy.select(query, low, high, size), last], 1)
 
     def _attend(
-        self, layer: int, segment: Segment, query: torch.Tensor, entry: torch.Tensor, position: int, scores: Scores
+        self, layer: int, segment: Segment, query: torch.Tensor, columns: torch.Tensor, position: int, scores: Scores
     ) -> Part:
-        """Attention of `query [heads, dim]` to the entries `entry [kv_heads, some]` of each stream."""
+        """Attention of `query [heads, dim]` to the pages `columns [kv_heads, some]` of each stream."""
         pool, heads = segment.pool, self._sequence.heads
-        where = torch.stack([slots(segment, layer, head).to(entry.device)[entry[head]] for head in range(heads)])
-        keys, values = (x.view(-1, x.shape[2])[where].float() for x in (pool.keys, pool.values))
+        table = pool.index(segment.table[layer].reshape(-1)).view(heads, -1)
+        pages = table.gather(1, columns).flatten()
+        keys, values = (x[pages].view(heads, -1, x.shape[2]).float() for x in (pool.keys, pool.values))
         own = query.float().view(heads, -1, query.shape[-1])
         logits = own @ keys.transpose(-1, -2) * scores.scale
         if scores.softcap is not None:
             logits = scores.softcap * torch.tanh(logits / scores.softcap)
-        at = pool.positions.view(-1)[where] + segment.shift
-        seen = at <= position
+        at = pool.positions[pages].view(heads, -1) + segment.shift
+        entry = (columns[..., None] * pool.page_size + torch.arange(pool.page_size, device=columns.device)).flatten(1)
+        seen = (at <= position) & (entry < len(segment))  # behind it, the last page may hold what is another's
         if scores.window is not None:
             seen &= at > position - scores.window
         if segment.alive is not None:
-            seen &= torch.from_numpy(segment.alive).to(seen.device)[entry]
+            alive = torch.from_numpy(segment.alive).to(seen.device)
+            seen &= alive[entry.clamp_max(len(segment) - 1)]
         logits = logits.masked_fill(~seen[:, None], -torch.inf)
         lse = torch.logsumexp(logits, -1)
         weights = torch.exp(logits - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
         return (weights @ values).to(query.dtype).flatten(0, 1), lse.flatten()
 
     def _bounds_of(self, layer: int, segment: Segment, full: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The least and the greatest keys `[kv_heads, full, dim]` of the full pages."""
+        """The least and the greatest keys `[kv_heads, full, dim]` of the full pages, in float32."""
         known = self._bounds.get((segment, layer))
         have = known[0].shape[1] if known else 0
         if have < full:
             size = segment.pool.page_size
             pages = segment.pool.index(segment.table[layer, :, have:full].reshape(-1))
-            keys = segment.pool.keys[pages].view(self._sequence.heads, full - have, size, -1)
+            keys = segment.pool.keys[pages].view(self._sequence.heads, full - have, size, -1).float()
             fresh = keys.amin(2), keys.amax(2)
             known = (torch.cat([known[0], fresh[0]], 1), torch.cat([known[1], fresh[1]], 1)) if known else fresh
             self._bounds[segment, layer] = known

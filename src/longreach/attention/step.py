@@ -28,7 +28,8 @@ class Watcher(Protocol):
 
 
 class Reader(Protocol):
-    """Attends in its own way to what is in the pages, for one token: reads less than everything.
+    """Attends in its own way to what is in the pages, for one token: reads less than everything, in layers that see
+    everything.
 
     `wanted` and `unbounded` are for kernels that choose pages by their bounds; see `SelectedPages`.
     """
@@ -103,7 +104,7 @@ class Step(ABC):
         self.write(layer, row, key, value)
         if row.watcher is not None:
             row.watcher.see(layer, query, scores)
-        if row.reader is not None and row.count == 1:
+        if row.reader is not None and row.count == 1 and scores.window is None:
             return row.reader.read(layer, query, row.position, scores, self.rotations[layer])
         return self.row(layer, row, query, key, value, scores)
 

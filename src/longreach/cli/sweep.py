@@ -98,7 +98,7 @@ def show_marks(found: Sequence[Mark]) -> None:
                 f"{mark.score.mean:.3f}",
                 f"{mark.score.low:.3f} to {mark.score.high:.3f}",
                 f"{mark.score.n:,}",
-                f"{mark.ttft:.3f}",
+                "" if mark.ttft is None else f"{mark.ttft:.3f}",
                 f"{mark.kv_bytes / 1e6:,.2f}",
             )
         out.print(table)

@@ -138,6 +138,8 @@ class PagedEngine(Engine):
         limit = min(sampling.max_tokens, self.context_length - len(ids))
         self._check_room(len(ids) + limit)
         kept = policies.make(policy) if isinstance(policy, str) else policy
+        if kept is not None and kept.keeps_all(len(ids), len(ids) + limit):
+            kept = Policy()  # nothing is observed, so nothing is computed in other portions
         deadline = None if timeout is None else began + timeout
         jobs: list[Job] = []
         for number in range(sampling.n):

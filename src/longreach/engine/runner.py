@@ -135,19 +135,24 @@ class Runner:
         return logits.float()
 
     def compact(self, job: Job) -> None:
-        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after. Without
-        a policy, let go of what left the windows of layers."""
+        """Let the job's policy drop what it does not keep: when the prompt was read, and every so often after. In any
+        case, let go of what left the windows of layers."""
         policy, sequence = job.policy, _sequence(job)
-        if policy is None and self._windowed:
-            leave(sequence, self._bridge.shapes.windows)
         if policy is None or not policy.drops:
-            return
-        if job.compacted < 0:
+            if self._windowed and (job.reader is None or job.reader.wanted is not None):
+                leave(sequence, self._bridge.shapes.windows)
+        elif job.compacted < 0:
             job.compacted = 0
-            drop(sequence, lambda layer: policy.keep(self._view(job, sequence, layer)))
+            drop(sequence, lambda layer: self._kept(job, policy, sequence, layer))
         elif policy.every and len(job.output) - job.compacted >= policy.every:
             job.compacted = len(job.output)
-            drop(sequence, lambda layer: _staying(policy, sequence, layer))
+            drop(sequence, lambda layer: _staying(policy, sequence, layer, self._bridge.shapes.windows[layer]))
+
+    def _kept(self, job: Job, policy: Policy, sequence: Sequence, layer: int) -> Many[torch.Tensor]:
+        window = self._bridge.shapes.windows[layer]
+        if window is not None:
+            return [torch.arange(max(0, sequence.position - window), sequence.position)] * sequence.heads
+        return policy.keep(self._view(job, sequence, layer))
 
     def _view(self, job: Job, sequence: Sequence, layer: int) -> LayerView:
         keys, values = (gathered(sequence, layer, x) for x in (self._pool.keys, self._pool.values))
@@ -164,11 +169,14 @@ def _sequence(job: Job) -> Sequence:
     return job.sequence
 
 
-def _staying(policy: Policy, sequence: Sequence, layer: int) -> list[torch.Tensor]:
+def _staying(policy: Policy, sequence: Sequence, layer: int, window: int | None) -> list[torch.Tensor]:
     found = []
     for head in range(sequence.heads):
         positions = torch.cat([positions_of(segment, layer, head) for segment in sequence.segments])
-        mask = policy.stay(layer, head, positions, sequence.position)
+        if window is not None:
+            mask = positions >= sequence.position - window
+        else:
+            mask = policy.stay(layer, head, positions, sequence.position)
         found.append(mask.nonzero()[:, 0])
     return found
 

@@ -1,4 +1,5 @@
-"""The frontier as a picture: for each task quality against memory and against the time to the first token."""
+"""The frontier as a picture: for each task quality against memory and, where it is told, against the time to the first
+token."""
 
 from __future__ import annotations
 
@@ -12,21 +13,28 @@ from longreach.evaluate.run import shown
 
 
 def write_png(file: Path, marks: Sequence[Mark]) -> None:
-    """Write the picture: a row of two panels a task; filled marks are on the front, crosses were stopped early."""
+    """Write the picture: a row of two panels a task, or a panel a task where no times are told; filled marks are on the
+    front, crosses were stopped early."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(mark.task for mark in marks))
-    figure = Figure(figsize=(11, 3.6 * len(tasks)), layout="constrained")
+    timed = any(mark.ttft is not None for mark in marks)
+    rows = len(tasks) if timed else -(-len(tasks) // 2)
+    figure = Figure(figsize=(11, 3.6 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     palette = colours(marks)
-    grid = figure.subplots(len(tasks), 2, squeeze=False)
-    for row, task in zip(grid, tasks, strict=True):
+    panels = list(figure.subplots(rows, 2, squeeze=False).flat)
+    for at, task in enumerate(tasks):
         own = [mark for mark in marks if mark.task == task]
-        _panel(row[0], own, [mark.kv_bytes / 1e6 for mark in own], palette, "KV of an answer, MB")
-        _panel(row[1], own, [mark.ttft for mark in own], palette, "time to the first token, s")
-        row[0].set_title(shown(task), loc="left", fontsize=9)
-    handles, labels = grid[0][0].get_legend_handles_labels()
+        panel = panels[2 * at if timed else at]
+        _panel(panel, own, [mark.kv_bytes / 1e6 for mark in own], palette, "KV of an answer, MB")
+        panel.set_title(shown(task), loc="left", fontsize=9)
+        if timed:
+            _panel(panels[2 * at + 1], own, [mark.ttft or 0.0 for mark in own], palette, "time to the first token, s")
+    for panel in panels[len(tasks) :] if not timed else ():
+        panel.set_axis_off()
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=140)

@@ -15,13 +15,14 @@ SLACK = 1.05
 
 @dataclass(frozen=True)
 class Mark:
-    """One configuration on one task: `score` with its interval, the median time to the first token in seconds, the most
-    bytes of KV. `best`: no other beats it; `stopped`: it was hopeless after `score.n` examples."""
+    """One configuration on one task: `score` with its interval, the median time to the first token in seconds (None
+    where it is not told), the most bytes of KV. `best`: no other beats it; `stopped`: it was hopeless after `score.n`
+    examples."""
 
     task: str
     name: str
     score: Estimate
-    ttft: float
+    ttft: float | None
     kv_bytes: int
     stopped: bool
     best: bool = False

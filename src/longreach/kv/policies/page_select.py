@@ -25,6 +25,9 @@ class PageSelect(Policy):
     def __post_init__(self) -> None:
         check_budget(self.budget)
 
+    def keeps_all(self, prompt: int, tokens: int) -> bool:
+        return self.budget >= tokens
+
     def pages(self, page_size: int) -> int:
         return max(1, -(-self.budget // page_size))
 

@@ -2,7 +2,8 @@
 
 A policy says which entries stay (`keep`) or which pages are read (`select`), one layer at a time; the engine does the
 rest: it frees pages, or reads fewer. What a policy does not speak of stays exact, and at a budget of everything every
-policy equals exact attention.
+policy equals exact attention. Layers with a sliding window hold and read their window, whatever the policy: they are
+small, and no policy is asked about them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,11 @@ class Policy:
     skips: ClassVar[bool] = False
     observes: int = 0
     every: int = 0
+
+    def keeps_all(self, prompt: int, tokens: int) -> bool:
+        """Whether all is kept and read of a prompt of so many tokens, and of up to `tokens` with its answer: then the
+        request is computed as one without a policy is, to the last bit."""
+        return not (self.drops or self.skips)
 
     def keep(self, view: LayerView) -> list[torch.Tensor]:
         """For each KV head, the indices of the entries that stay, ascending."""

@@ -37,6 +37,9 @@ class SnapKV(Policy):
             raise SpecError(f"window={self.window}, kernel={self.kernel}: both at least 1, the kernel odd")
         self.observes = self.window
 
+    def keeps_all(self, prompt: int, tokens: int) -> bool:
+        return amount(self.budget, prompt) == prompt
+
     def keep(self, view: LayerView) -> list[torch.Tensor]:
         heads, entries = view.keys.shape[:2]
         wanted = amount(self.budget, entries)

@@ -32,6 +32,9 @@ class StreamingHeads(Policy):
             given = f"sinks={self.sinks}, window={self.window}, every={self.every}"
             raise SpecError(f"{given}: sinks must be at least 0, window and every at least 1")
 
+    def keeps_all(self, prompt: int, tokens: int) -> bool:
+        return self.sinks + self.window >= tokens
+
     def keep(self, view: LayerView) -> list[torch.Tensor]:
         heads, entries = view.keys.shape[:2]
         positions = torch.arange(entries, device=view.keys.device)
