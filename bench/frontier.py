@@ -69,8 +69,9 @@ def measure(options: Options) -> Result:
                 answer(points, list(zip(lengths, numbers, strict=False)), options, results)
         found = read_results(folder / "results.jsonl")
         lines = [line for line in found if line["kind"] == "example"]
-        windows = any(line.get("windows") for line in found if line["kind"] == "run")
-        return table(lines, points, rivals, extra.timed, folder, windows=windows)
+        runs = [line for line in found if line["kind"] == "run"]
+        pages = None if any(run.get("windows") for run in runs) else max(run.get("page", 16) for run in runs)
+        return table(lines, points, rivals, extra.timed, folder, page=pages)
 
 
 def answer(points: list[Point], sizes: list[tuple[int, int]], options: Options, results: Results) -> None:
@@ -88,7 +89,8 @@ def answer(points: list[Point], sizes: list[tuple[int, int]], options: Options, 
     if extra.dump:
         compared = [(task, number) for length, some, number in made if length < LONG for task in some[:COMPARED]]
         dump(extra.dump, engine, compared)
-    results.begin({**provenance(), "windows": [window for window in engine.bridge.shapes.windows if window]})
+    windows = [window for window in engine.bridge.shapes.windows if window]
+    results.begin({**provenance(), "windows": windows, "page": engine.pool.page_size})
     source = SharedPrefill(engine)
     for _, some, number in made:
         for task in some:
@@ -96,10 +98,10 @@ def answer(points: list[Point], sizes: list[tuple[int, int]], options: Options, 
 
 
 def table(
-    lines: list[Line], points: list[Point], rivals: list[Rival], timed: int, folder: Path, *, windows: bool
+    lines: list[Line], points: list[Point], rivals: list[Rival], timed: int, folder: Path, *, page: int | None
 ) -> Result:
-    """What the lines of results tell, its figures and its bars. `windows`: some layers hold their window, whatever the
-    policy, so that bytes do not follow the budget."""
+    """What the lines of results tell, its figures and its bars. `page`: the tokens of a page; None where some layers
+    hold their window, whatever the policy, so that bytes do not follow the budget."""
     found: list[Mark] = []
     rows, bars, told = [], [], []
     times: dict[int, list[float | None]] = {}
@@ -112,7 +114,7 @@ def table(
         own = timely(marks(task, arms), times[length])
         found += own
         rows += [*map(row, own), *rival_rows(task, rivals)]
-        bars += [*limits(shown(task), arms, windows=windows), *agreement(shown(task), arms, rivals)]
+        bars += [*limits(shown(task), arms, page), *agreement(shown(task), arms, rivals)]
         told += [line for arm in arms for line in arm.lines]
     from_where = provenance()
     write_parquet(folder / "results.parquet", told, from_where)
@@ -165,8 +167,8 @@ class Done:
         raise AssertionError("nothing is answered any more")
 
 
-def limits(task: str, arms: list[Arm], *, windows: bool) -> Iterator[Bar]:
-    """What must hold on a task, by the examples that both arms have; of bytes only where none are held in `windows`."""
+def limits(task: str, arms: list[Arm], page: int | None) -> Iterator[Bar]:
+    """What must hold on a task, by the examples that both arms have; of bytes only where they follow the budget."""
     by_policy = {arm.point["policy"]: arm for arm in arms}
     full, all_kept = by_policy.get("full"), by_policy.get("snapkv(budget=1.0)")
     if full is None:
@@ -176,9 +178,9 @@ def limits(task: str, arms: list[Arm], *, windows: bool) -> Iterator[Bar]:
         alike = sum(full.scores[name] == all_kept.scores[name] for name in shared) / len(shared)
         yield at_least(f"{task}: examples that snapkv(budget=1.0) scores as full does", alike, 1.0)
     for policy, arm in by_policy.items():
-        if policy.startswith("snapkv") and not windows and (budget := float(policy.split("=")[1].rstrip(")"))) < 1:
+        if policy.startswith("snapkv") and page and (budget := float(policy.split("=")[1].rstrip(")"))) < 1:
             # Beside the budget each stream has a begun page of each of two segments, and room for the answer.
-            room = 6 * 16 / _tokens(full)
+            room = 6 * page / _tokens(full)
             yield at_most(f"{task}: bytes of {policy} / full", arm.kv_bytes / full.kv_bytes, budget + room)
 
 

@@ -65,7 +65,7 @@ def write(
     value_dim = value.shape[2]
     for tensor in (key, value):
         assert tensor.stride(2) == 1, "channels lie side by side"
-        assert tensor.stride(1) == tensor.shape[2], "heads lie side by side"
+        assert heads == 1 or tensor.stride(1) == tensor.shape[2], "heads lie side by side"
     if tokens:
         _write[(tokens,)](
             key,
@@ -92,4 +92,4 @@ def write(
 
 def rows_of(x: torch.Tensor) -> torch.Tensor:
     """`x [T, H, D]` with the heads of a token side by side, as `write` wants them: itself where they are."""
-    return x if x.stride(2) == 1 and x.stride(1) == x.shape[2] else x.contiguous()
+    return x if x.stride(2) == 1 and (x.shape[1] == 1 or x.stride(1) == x.shape[2]) else x.contiguous()
