@@ -132,7 +132,7 @@ def _tell(choice: Choice) -> None:
         better = difference.difference
         out.print(
             f"better than {escape(second.name)} by {better.mean:.3f} ({better.low:.3f} to {better.high:.3f} on "
-            f"{better.n} questions); first, or level with it, in {choice.sure:.0%} of draws"
+            f"{better.n} questions); first in {choice.sure:.0%} of draws"
         )
     note(f"{choice.cost:.0%} of the answers that the whole grid would have taken")
 

@@ -49,9 +49,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Choice:
-    """The arm chosen, its score, and how often it is first, or level with the first, where the examples are drawn anew
-    (`sure`, among it and its rivals, on the examples all of them had). `second` is the runner-up with what the choice
-    is better by; `cost` the share of a full grid's answers that were given."""
+    """The arm chosen, its score, and how often it is first where the examples are drawn anew (`sure`, among it and its
+    rivals, on the examples all of them had; those that are level share a draw). `second` is the runner-up with
+    what the choice is better by; `cost` the share of a full grid's answers that were given."""
 
     arm: Arm
     score: Estimate
@@ -94,8 +94,8 @@ def _sure(best: Arm, rivals: Sequence[Arm]) -> float:
     scores = np.array([[arm.scores[name] for name in names] for arm in (best, *rivals)])
     picks = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
     means = scores[:, picks].mean(2)
-    first = means[0] >= means[1:].max(0)
-    return float(first.mean())
+    level = means >= means.max(0)
+    return float((level[0] / level.sum(0)).mean())
 
 
 def _mean(arm: Arm) -> float:
