@@ -135,6 +135,20 @@ def test_new_passages_are_read_with_the_prompt_and_apart_later(idle: bool, tmp_p
     assert not engine.catch_up()
 
 
+@pytest.mark.parametrize("kilobytes", [300, 4000])
+def test_what_was_explored_gives_back_its_passages(kilobytes: int, tmp_path: Path) -> None:
+    engine = engine_of("llama", tmp_path, "epic(share=0.2)", kv_bytes=kilobytes << 10, reuse=True)
+    assert engine.passages is not None
+    engine.passages.postpone()
+    for number in range(30):
+        found = engine.explore(prompt(number % 7, number % 5 + 7, number % 3 + 12))
+        assert torch.isfinite(found.root).any()
+        del found
+    engine.forget()
+    assert engine.pool.used == 0
+    engine.pool.check()
+
+
 @pytest.mark.parametrize("harm", [None, b"rubbish\xff\n", b"0"])
 def test_the_next_engine_knows_which_passages_were_met(harm: bytes | None, tmp_path: Path) -> None:
     def recomputed(*passages: int) -> int:

@@ -265,6 +265,7 @@ class PagedEngine(Engine):
     def forget(self) -> None:
         """Let go of what is kept of past requests for reuse, passages too: those on disk as well."""
         with self._lock:
+            self._settle_dropped()
             if self.passages is not None:
                 self.passages.clear()
             if self.scheduler.prefix is not None:
@@ -383,6 +384,7 @@ class PagedEngine(Engine):
         if job.looks:
             job.logits, job.reason = logits, "stop"
             self.scheduler.running.remove(job)
+            job.release_beginning()  # the sequence, which is explored, has a share of its own
             return
         job.output.append(token)
         self.scheduler.unshare(job)
