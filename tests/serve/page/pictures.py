@@ -1,5 +1,6 @@
 """The pictures of the page in the documentation: `python tests/serve/page/pictures.py bench/results/page`. They are of
-the embedded model, some of this project's documentation and a manual of three pages. A minute where nothing else runs."""
+the embedded model, some of this project's documentation and a manual of three pages. It takes a minute where nothing
+else runs."""
 
 from __future__ import annotations
 
