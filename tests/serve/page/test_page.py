@@ -19,6 +19,14 @@ Served = Callable[..., str]
 SAYS = "The torque limit of the bolts is 25 Nm."
 
 
+def open_with_a_document(page: Any) -> None:
+    """Make a library with one document, and go to where it is asked."""
+    make_library(page)
+    put(page, "pump.txt", SAYS.encode())
+    in_list(page, "pump.txt").wait_for()
+    page.click("text=Ask it")
+
+
 def make_library(page: Any, name: str = "manuals") -> None:
     page.click(".tab-libraries")
     page.fill(".new input", name)
@@ -92,10 +100,7 @@ def test_nothing_is_asked_of_any_other_machine(browser: Browser, served: Served,
     (tmp_path / "sweep" / "frontier.html").write_text(_CURIOUS, encoding="utf-8")
     browser.asked.clear()
     page = browser.page(served())
-    make_library(page)
-    put(page, "pump.txt", SAYS.encode())
-    in_list(page, "pump.txt").wait_for()
-    page.click("text=Ask it")
+    open_with_a_document(page)
     ask(page)
     page.click(".cite")
     page.wait_for_selector(".source mark")
@@ -180,10 +185,7 @@ def test_a_key_opens_its_own_libraries_until_it_is_revoked(browser: Browser, ser
 
 def test_a_question_can_be_stopped_and_asked_anew(browser: Browser, served: Served) -> None:
     page = browser.page(served(1.0))
-    make_library(page)
-    put(page, "pump.txt", SAYS.encode())
-    in_list(page, "pump.txt").wait_for()
-    page.click("text=Ask it")
+    open_with_a_document(page)
     ask(page)
     page.wait_for_selector(".written:not(.hidden)")
     page.click(".stop")
@@ -222,10 +224,7 @@ def test_the_keyboard_is_enough_and_narrow_and_dark_are_kept(browser: Browser, s
 
 def test_what_was_answered_stays_until_something_else_is_asked(browser: Browser, served: Served) -> None:
     page = browser.page(served())
-    make_library(page)
-    put(page, "pump.txt", SAYS.encode())
-    in_list(page, "pump.txt").wait_for()
-    page.click("text=Ask it")
+    open_with_a_document(page)
     ask(page)
     page.click(".cite >> nth=0")
     page.wait_for_selector(".source mark")
