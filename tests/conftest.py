@@ -38,6 +38,16 @@ def storyteller(stories: Path) -> PagedEngine:
     return engine
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept is loaded and waited for, however slow this machine is, and however quick its network."""
+    from longreach.engine import loading
+
+    monkeypatch.setattr(loading, "UNKNOWN", 60.0)
+    monkeypatch.setattr(loading, "PATIENCE", 1e6)
+    monkeypatch.setattr(loading.Loading, "_cheaper", lambda *_: True)
+
+
 @pytest.fixture(scope="session")
 def original(stories: Path) -> Any:
     """The same model with transformers' own attention, to compare with."""

@@ -13,7 +13,7 @@ import torch
 from keeping import ASKED, OPENING, PASSAGES, prompt, store_of
 from longreach.cli.codec import fit_codec
 from longreach.config import Settings
-from longreach.engine import Engine, Part, loading
+from longreach.engine import Engine, Part
 from longreach.engine.gate import fingerprint_of
 from longreach.engine.paged import PagedEngine
 from longreach.engine.stores import find_codec, profile_file
@@ -28,11 +28,7 @@ from longreach.kv.codec import Profile, make
 CHOSEN = [3, 17, 30]
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "UNKNOWN", 60.0)
-    monkeypatch.setattr(loading, "PATIENCE", 1e6)
-    monkeypatch.setattr(loading.Loading, "_cheaper", lambda *_: True)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 def cases_of(engine: PagedEngine) -> list[list[Part]]:

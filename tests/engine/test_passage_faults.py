@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from keeping import answer, choices, forgetful, keeping, prompt, store_of
-from longreach.engine import Engine, loading
+from longreach.engine import Engine
 from longreach.engine.paged import PagedEngine
 from longreach.kv.store import files
 from longreach.kv.store.disk import DiskTier
@@ -23,12 +23,7 @@ from longreach.kv.store.disk import DiskTier
 ROUNDS = choices(0, 6, of=8)
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is kept is waited for, however slow this machine is."""
-    monkeypatch.setattr(loading, "UNKNOWN", 60.0)
-    monkeypatch.setattr(loading, "PATIENCE", 1e6)
-    monkeypatch.setattr(loading.Loading, "_cheaper", lambda *_: True)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,8 @@ PASSAGES = [
 ASKED = "Then the girl"
 Made = Callable[..., PagedEngine]
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @pytest.fixture
 def keeping(storyteller: PagedEngine, tmp_path: Path) -> Made:

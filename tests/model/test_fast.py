@@ -176,10 +176,6 @@ def test_compiled_rows_take_the_place_of_what_stands_between_products() -> None:
 def test_the_model_is_left_as_it_was() -> None:
     model = network("llama")
     before = steps(own(model), PIECES)
-    sum(
-        weight.untyped_storage().nbytes()
-        for weight in {w.untyped_storage().data_ptr(): w for w in model.parameters()}.values()
-    )
     names = [name for name, _ in model.named_parameters()]
     implementation = model.config._attn_implementation
     quicken(model)
@@ -189,6 +185,15 @@ def test_the_model_is_left_as_it_was() -> None:
     after = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in model.parameters()}
     assert sum(after.values()) == sum(weight.nbytes for weight in model.parameters())
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_gradients_can_be_taken_of_a_model_that_was_made_quick_while_it_ran() -> None:
+    model = network("llama")
+    with torch.inference_mode():
+        assert quicken(model).quick
+    model.requires_grad_()
+    model(input_ids=torch.tensor([[3, 7, 4]])).logits.sum().backward()
+    assert model.model.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
 
 
 def test_a_layer_that_decides_by_numbers_is_run_as_it_is() -> None:

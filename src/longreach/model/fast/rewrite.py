@@ -240,11 +240,13 @@ def _shared(node: Any) -> bool:
 
 
 def _moved(parts: list[Tensor]) -> Tensor:
-    whole = torch.cat([part.detach() for part in parts])
-    start = 0
-    for part in parts:
-        part.data = whole[start : start + len(part)]
-        start += len(part)
+    """All of `parts` as one, of which each is then a piece: gradients may still be asked of them."""
+    with torch.inference_mode(False):
+        whole = torch.cat([part.detach() for part in parts])
+        start = 0
+        for part in parts:
+            part.data = whole[start : start + len(part)]
+            start += len(part)
     return whole
 
 
