@@ -15,6 +15,7 @@ from longreach.corpus import load as loading
 from longreach.corpus.load import load, load_bytes
 from longreach.errors import DocumentError
 from longreach.types import Document
+from papers import manual
 
 
 def labels(document: Document, kind: str = "heading") -> list[tuple[str, int]]:
@@ -241,6 +242,22 @@ def test_pdf_pages_and_headings_are_exact():
     assert document.media_type == "application/pdf"
     assert document.place(0).page == 1
     check_anchors(document)
+
+
+def test_lines_of_a_pdf_that_stand_far_apart_are_no_table():
+    text = load_bytes(manual(), "pump.pdf").text
+    assert "|" not in text
+    assert "It stands on four feet of rubber.\nBefore it is opened, the mains must be cut off and the valve" in text
+
+
+def test_a_table_of_a_pdf_stays_one():
+    from reportlab.platypus import SimpleDocTemplate, Table
+
+    rows = [["part", "use", "torque"], ["bolt", "of the housing", "25 Nm"], ["valve", "of the inlet", "12 Nm"]]
+    buffer = io.BytesIO()
+    SimpleDocTemplate(buffer).build([Table(rows, colWidths=150)])
+    lines = load_bytes(buffer.getvalue(), "a.pdf").text.splitlines()
+    assert lines == [" | ".join(row) for row in rows]
 
 
 def test_docx_headings_tables_and_text():

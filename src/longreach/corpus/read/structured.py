@@ -37,7 +37,7 @@ def read(data: bytes, media_type: str, timeout: float) -> Extract:
     Raises DocumentError when the file is damaged, locked by a password, without text, or takes too long.
     """
     result = _extract(data, media_type, timeout)
-    blocks = list(_blocks(result.document["nodes"] if result.document else []))
+    blocks = list(_blocks(result.document["nodes"] if result.document else [], guessed=media_type == _PDF))
     if media_type not in (_PDF, _SLIDES):  # the pages of other formats are the parser's guess
         blocks = [block._replace(page=0) for block in blocks]
     if media_type == _PDF:
@@ -82,7 +82,8 @@ def _reason(error: BaseException, timeout: float) -> str:
     return "it is damaged, or not what its name says"
 
 
-def _blocks(nodes: Sequence[Mapping[str, Any]]) -> Iterator[_Block]:
+def _blocks(nodes: Sequence[Mapping[str, Any]], *, guessed: bool) -> Iterator[_Block]:
+    """The blocks of a document. `guessed`: tables are those that the parser sees in where words stand."""
     page = 0
     for node in nodes:
         content = node["content"]
@@ -91,7 +92,10 @@ def _blocks(nodes: Sequence[Mapping[str, Any]]) -> Iterator[_Block]:
         if mark := _IS_PAGE_MARK.fullmatch(text.strip()):
             page = int(mark[1])
         elif kind == "table":
-            yield _Block(kind, _table(content["grid"]["cells"]), node.get("page") or page)
+            rows = _rows(content["grid"]["cells"])
+            running = guessed and _is_running_text(rows)
+            lines = [(" " if running else " | ").join(row).rstrip(" |") for row in rows]
+            yield _Block("paragraph" if running else kind, "\n".join(lines), node.get("page") or page)
         elif kind == "list_item":
             yield _Block(kind, f"- {text}" if text else "", node.get("page") or page)
         elif text:
@@ -99,11 +103,24 @@ def _blocks(nodes: Sequence[Mapping[str, Any]]) -> Iterator[_Block]:
             yield _Block("heading" if level else kind, text, node.get("page") or page, level)
 
 
-def _table(cells: Iterable[Mapping[str, Any]]) -> str:
+def _rows(cells: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     rows: dict[int, list[str]] = {}
     for cell in cells:
         rows.setdefault(cell["row"], []).append(" ".join(cell["content"].split()))
-    return "\n".join(" | ".join(row).rstrip(" |") for _, row in sorted(rows.items()))
+    return [row for _, row in sorted(rows.items())]
+
+
+def _is_running_text(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether what was taken for a table are lines of text that stand far apart: most rows end as sentences do, and go
+    on in lower case from cell to cell."""
+    split = [[cell for cell in row if cell] for row in rows]
+    split = [row for row in split if len(row) > 1]
+    likely = [row for row in split if row[-1].endswith((".", "!", "?", ":", ";")) and _share_lower(row[1:]) > 0.5]
+    return 2 * len(likely) > len(split)
+
+
+def _share_lower(cells: Sequence[str]) -> float:
+    return sum(cell[0].islower() for cell in cells) / len(cells)
 
 
 def _whole(blocks: Sequence[_Block], pages: Mapping[int, str]) -> Iterator[_Block]:
