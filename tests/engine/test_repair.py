@@ -135,6 +135,18 @@ def test_new_passages_are_read_with_the_prompt_and_apart_later(idle: bool, tmp_p
     assert not engine.catch_up()
 
 
+def test_what_opened_a_prompt_with_passages_opens_those_that_are_read_as_a_whole(tmp_path: Path) -> None:
+    opening = Part(tuple(range(3, 43)))
+    known, new = ([opening, *prompt(*passages)[1:]] for passages in ((3, 1), (2, 4)))
+    engine = engine_of("llama", tmp_path, "gaze(share=0.3)", reuse=True)
+    assert engine.passages is not None
+    engine.explore(known)
+    engine.passages.postpone()
+    found = engine.explore(new)
+    assert (found.root - engine_of("llama").explore(new).root).abs().max() < 1e-4
+    assert (found.reused_tokens, found.recomputed_tokens) == (len(opening.token_ids), 0)
+
+
 @pytest.mark.parametrize("kilobytes", [300, 4000])
 def test_what_was_explored_gives_back_its_passages(kilobytes: int, tmp_path: Path) -> None:
     engine = engine_of("llama", tmp_path, "epic(share=0.2)", kv_bytes=kilobytes << 10, reuse=True)

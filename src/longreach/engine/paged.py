@@ -221,6 +221,7 @@ class PagedEngine(Engine):
                 step_tokens=self.scheduler.step_tokens,
                 room=self.scheduler.evict,
                 meanwhile=self.step,
+                prefix=self.scheduler.prefix,
             )
             self.scheduler.keepers.append(self.passages)
         weakref.finalize(self, _written, store)

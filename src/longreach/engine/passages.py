@@ -19,6 +19,7 @@ from longreach.engine.postponed import FILE, Met, Postponed
 from longreach.engine.repair import Repair
 from longreach.engine.runner import Runner
 from longreach.kv.pool import OutOfPagesError, PagePool
+from longreach.kv.prefix import PrefixCache
 from longreach.kv.reuse import Reuse
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence as KVSequence
@@ -53,7 +54,8 @@ class Begun:
 
 class Passages:
     """The passages that one engine keeps. `room(pages)` makes so many pages free, or says that it cannot; between two
-    steps of reading `meanwhile` lets other requests go on. For the holder of the engine's lock."""
+    steps of reading `meanwhile` lets other requests go on; `prefix` is given what opens prompts, once it was read, for
+    prompts that are read as a whole. For the holder of the engine's lock."""
 
     def __init__(
         self,
@@ -66,6 +68,7 @@ class Passages:
         step_tokens: int,
         room: Callable[[int], bool],
         meanwhile: Callable[[], object],
+        prefix: PrefixCache | None = None,
     ) -> None:
         self.store = store
         self._runner = runner
@@ -76,6 +79,7 @@ class Passages:
         self._step_tokens = step_tokens
         self._room = room
         self._meanwhile = meanwhile
+        self._prefix = prefix
         self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
         self._postponed: Postponed | None = None
@@ -238,6 +242,8 @@ class Passages:
                 for at in range(0, len(tokens), self._step_tokens):
                     self._runner.read([sequence], [tokens[at : at + self._step_tokens]], None)
                 self._keep(key, sequence.segments[-1], self._took(read, began))
+                if self._prefix is not None:  # what was loaded is rounded, and prefixes are exact
+                    self._prefix.put(sequence, tenant)
         except BaseException:
             sequence.release()
             raise
