@@ -62,17 +62,20 @@ def answer(engine: PagedEngine, parts: list[Part], tokens: int = 6) -> torch.Ten
 
 
 @pytest.mark.parametrize("family", RELOCATABLE)
+@pytest.mark.parametrize("method", ["full_prefill", "cacheblend(share=1.0)"])
 @pytest.mark.parametrize("step_tokens", [512, 13])
-def test_with_every_token_computed_again_it_is_a_full_prefill(family: str, step_tokens: int, tmp_path: Path) -> None:
+def test_with_every_token_computed_again_it_is_a_full_prefill(
+    family: str, method: str, step_tokens: int, tmp_path: Path
+) -> None:
     wanted = answer(engine_of(family), prompt(3, 1, 2))
-    engine = engine_of(family, tmp_path, "full_prefill", step_tokens=step_tokens)
+    engine = engine_of(family, tmp_path, method, step_tokens=step_tokens)
     for _ in range(2):  # what is kept stays as it is
         assert (answer(engine, prompt(3, 1, 2)) - wanted).abs().max() < 1e-4
     apart = answer(engine_of(family, tmp_path), prompt(3, 1, 2))
     assert (apart - wanted).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("method", ["gaze(share=0.3)", "epic(share=0.3)"])
+@pytest.mark.parametrize("method", ["gaze(share=0.3)", "epic(share=0.3)", "cacheblend(share=0.3)"])
 def test_what_is_computed_again_brings_the_answer_nearer(method: str, tmp_path: Path) -> None:
     wanted = engine_of("llama").explore(prompt(3, 1, 2)).root
     given = engine_of("llama", tmp_path).explore(prompt(3, 1, 2)).root
@@ -80,7 +83,8 @@ def test_what_is_computed_again_brings_the_answer_nearer(method: str, tmp_path: 
     found = engine.explore(prompt(3, 1, 2))
     assert (found.root - wanted).norm() < (given - wanted).norm()
     passages = sum(len(part.token_ids) for part in prompt(3, 1, 2)[1:-1])
-    assert abs(found.recomputed_tokens - 0.3 * passages) <= 3
+    widest = 0.39 if "cacheblend" in method else 0.3  # of more tokens than that, fewer go to the end
+    assert abs(found.recomputed_tokens - widest * passages) <= 3
 
 
 def test_others_see_what_is_kept_and_not_what_one_computed_again(tmp_path: Path) -> None:
@@ -197,11 +201,11 @@ def test_what_a_question_looks_at_is_its_attention() -> None:
     assert (weights - wanted).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("method", ["cacheblend", "ape"])
-def test_methods_that_choose_inside_of_the_model_are_refused(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ape"])
+def test_methods_that_move_passages_are_refused(method: str, tmp_path: Path) -> None:
     engine = engine_of("llama", tmp_path)
     assert engine.passages is not None
-    with pytest.raises(UnsupportedError, match="inside"):
+    with pytest.raises(UnsupportedError, match="side by side"):
         engine.passages.repair_by(reuses.make(method))
     with pytest.raises(SpecError):
         reuses.make("gaze(share=2)")

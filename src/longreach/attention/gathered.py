@@ -6,7 +6,7 @@ each place costs more than copying what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -95,6 +95,10 @@ class Gathered:
                     mask = torch.from_numpy(seen[:, entries]).to(self._device)
                     self._blocks[known].append(Block(tokens, entries, Seen.where(mask, group)))
         return self._blocks[known]
+
+    def seen_from(self, places: NDArray[np.int32]) -> Gathered:
+        """The same for tokens at other `places`; what was brought is shared."""
+        return replace(self, places=places, _blocks={})
 
     @property
     def _device(self) -> torch.device:

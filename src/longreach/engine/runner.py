@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from longreach.attention.looking import LookingStep
+from longreach.attention.narrowing import Narrow, Narrowed, NarrowingStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
@@ -123,6 +124,14 @@ class Runner:
         row = Row(sequence, 0, len(tokens), positions[0], entry, positions=tuple(positions))
         step = self._kind(self._pool, self._bridge.rotations, [row])
         self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
+
+    def narrow(self, sequence: Sequence, tokens: Many[int], narrow: Narrow) -> Narrowed:
+        """Compute `tokens`, the last of `sequence`, again behind what stands before them, fewer and fewer of them from
+        layer to layer: see `NarrowingStep`. Nothing is written to pages."""
+        first = sequence.position - len(tokens)
+        step = NarrowingStep(self._bridge.rotations, sequence, len(tokens), narrow)
+        self._bridge.run_narrowing(self._tensor(tokens), self._tensor(range(first, sequence.position)), step)
+        return step.chosen()
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,
