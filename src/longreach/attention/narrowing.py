@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 
 from longreach.attention.attend import Scores
-from longreach.attention.gathered import Block, Gathered
+from longreach.attention.gathered import Block, Gathered, logits_of
 from longreach.attention.merge import Part
 from longreach.attention.rotation import Rotation
 from longreach.attention.step import Row
@@ -104,12 +104,7 @@ def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block
     if keys.device.type == "cpu":
         return of_block(query, keys, values, block, scores)
     (tokens, rows), heads = query.shape[:2], len(keys)
-    own = query.float().view(tokens, heads, rows // heads, -1).transpose(0, 1).flatten(1, 2)
-    logits = (own @ keys[:, block.entries].transpose(1, 2)).mul_(scores.scale)
-    if scores.softcap is not None:
-        logits = logits.div_(scores.softcap).tanh_().mul_(scores.softcap)
-    if block.seen is not None:
-        logits += block.seen.added[0]
+    logits = logits_of(query, keys, block, scores)
     lse = torch.logsumexp(logits, -1, keepdim=True)
     output = logits.sub_(lse).exp_() @ values[:, block.entries]
     output, lse = (x.view(heads, tokens, rows // heads, -1).transpose(0, 1) for x in (output, lse))

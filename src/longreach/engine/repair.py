@@ -75,7 +75,9 @@ class Repair:
         if self.method.looks:
             weights = self.runner.look(self._sequence(segments), question[-self.step_tokens :], passages)
             looked = Question(torch.cat(weights, 1)[:, None, None])
-        depths = self.method.depths(StoredTokens(chunks, self.streams[0], question=looked))
+        noted = [segment.outward for segment in passages if segment.outward is not None]
+        outward = torch.cat(noted) if len(noted) == len(passages) else None
+        depths = self.method.depths(StoredTokens(chunks, self.streams[0], question=looked, outward=outward))
         return [int(at) for at in depths.cpu().nonzero()[:, 0]]
 
     def _patch(self, segments: Sequence[Segment], tokens: Sequence[int], positions: Sequence[int]) -> Segment:

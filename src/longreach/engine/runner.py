@@ -11,6 +11,7 @@ import torch
 
 from longreach.attention.looking import LookingStep
 from longreach.attention.narrowing import Narrow, Narrowed, NarrowingStep
+from longreach.attention.noting import NotingStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
@@ -24,7 +25,7 @@ from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.window import leave
 from longreach.model.adapter import Adapter
-from longreach.model.bridge import Bridge
+from longreach.model.bridge import Attends, Bridge
 
 if TYPE_CHECKING:
     from longreach.engine.decode_graph import DecodeGraphs, Flight
@@ -104,7 +105,19 @@ class Runner:
     def read(self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None) -> None:
         """Compute the KV of each text behind its sequence, with `adapter`; room was reserved."""
         rows = begin(list(zip(sequences, texts, strict=True)))
-        step = self._kind(self._pool, self._bridge.rotations, rows)
+        self._read(self._kind(self._pool, self._bridge.rotations, rows), rows, texts, adapter)
+
+    def read_noting(
+        self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None, before: Segment
+    ) -> list[torch.Tensor]:
+        """As `read`; and for each text how much its tokens attend to `before`, which stands in all of the sequences:
+        see `NotingStep`."""
+        rows = begin(list(zip(sequences, texts, strict=True)))
+        step = NotingStep(self._kind(self._pool, self._bridge.rotations, rows), before)
+        self._read(step, rows, texts, adapter)
+        return list(step.outward.split([row.count for row in rows]))
+
+    def _read(self, step: Attends, rows: Many[Row], texts: Many[Many[int]], adapter: Adapter | None) -> None:
         positions = [at for row in rows for at in range(row.position, row.position + row.count)]
         flat = [token for text in texts for token in text]
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):

@@ -26,6 +26,7 @@ def place(
     segment = Segment.new(pool, layers, heads, entry.first, source)
     segment.reserve(n)
     segment.append(tokens)
+    segment.outward = entry.outward
     pages = segment.table.reshape(-1)
     whole = bool((np.diff(pages) == 1).all())
     where = slice(int(pages[0]), int(pages[-1]) + 1) if whole else pool.index(pages)
@@ -50,7 +51,7 @@ def gather(segment: Segment, seconds: float = 0.0) -> Entry:
         source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].contiguous()
         for source in (pool.keys, pool.values)
     )
-    return Entry(keys, values, segment.start, seconds)
+    return Entry(keys, values, segment.start, seconds, segment.outward)
 
 
 def plain(segment: Segment) -> bool:
