@@ -27,8 +27,8 @@ from longreach.model.load import LoadedModel
 
 GOOD = Measured("naive", "", 0.01, 0.02, 0.995, 0.9, 0.1)
 PREFIX = Measured(EXACT, "", 0.0, 0.0, 1.0, 1.0, 0.8)
-EVERYTHING = {"cache_craft(share=0.15)": "cache_craft(share=1.0)"}
-"""What makes a way exact for one passage that is not read right behind the opening."""
+EVERYTHING = {"cache_craft(share=0.15)": "cache_craft(share=1.0)", "ape": "ape(temperature=1.0, scale=1.0)"}
+"""What makes a way exact for one passage, where that is read behind something else or looked at in another way."""
 Loads = Callable[..., PagedEngine]
 
 

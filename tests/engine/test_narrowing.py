@@ -8,6 +8,7 @@ import torch
 
 from families import CONFIGS, NOT_RELOCATABLE
 from families import fresh as network
+from longreach.attention import narrowing
 from longreach.attention.attend import Scores
 from longreach.attention.gathered import Gathered
 from longreach.attention.merge import Part
@@ -137,6 +138,19 @@ def test_the_quick_form_of_a_model_changes_nothing() -> None:
             found.append(engine._runner.narrow(sequence, drawn(AGAIN, 7), leave([1.0, 0.5, 0.5])))
     assert found[0].tokens == found[1].tokens
     assert (found[0].keys - found[1].keys).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_on_other_devices_it_is_the_same(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for form in (narrowing.of_block, narrowing.plain_of_block):
+        monkeypatch.setattr(narrowing, "of_block", form)
+        engine = engine_of(family)
+        with torch.inference_mode():
+            found.append(engine._runner.narrow(text_of(engine), drawn(AGAIN, 7), leave([1.0, 0.5, 0.5])))
+    assert found[0].tokens == found[1].tokens
+    assert (found[0].keys - found[1].keys).abs().max() < 1e-5
+    assert (found[0].values - found[1].values).abs().max() < 1e-5
 
 
 def test_what_lacks_entries_in_some_streams_cannot_be_computed_again() -> None:

@@ -9,7 +9,6 @@ import torch
 
 from families import CONFIGS, NOT_RELOCATABLE
 from families import fresh as network
-from longreach.attention.looking import LookingStep
 from longreach.engine import Part, Sampling, postponed
 from longreach.engine.paged import PagedEngine
 from longreach.engine.postponed import FILE
@@ -271,12 +270,14 @@ def test_what_a_question_looks_at_is_its_attention() -> None:
     assert (weights - wanted).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("method", ["ape"])
-def test_methods_that_move_passages_are_refused(method: str, tmp_path: Path) -> None:
+def test_what_the_passages_or_the_model_cannot_be_asked_for_is_refused(tmp_path: Path) -> None:
     engine = engine_of("llama", tmp_path)
     assert engine.passages is not None
-    with pytest.raises(UnsupportedError, match="side by side"):
-        engine.passages.repair_by(reuses.make(method))
+    with pytest.raises(UnsupportedError, match="behind filler"):
+        engine.passages.repair_by(reuses.make("cache_craft"))
     with pytest.raises(SpecError):
         reuses.make("gaze(share=2)")
-    assert LookingStep.__doc__
+    layers = engine.loaded.model.model
+    layers.layers = layers.layers[:2]
+    with pytest.raises(UnsupportedError, match="layers"):
+        engine.passages.repair_by(reuses.make("cacheblend"))

@@ -101,8 +101,12 @@ def _both(keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 def _attend(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, scores: Scores) -> Part:
     """Attention of the tokens of a block, `query [tokens, heads, dim]`, to the entries that they see."""
-    if keys.device.type == "cpu":
-        return of_block(query, keys, values, block, scores)
+    form = of_block if keys.device.type == "cpu" else plain_of_block
+    return form(query, keys, values, block, scores)
+
+
+def plain_of_block(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, scores: Scores) -> Part:
+    """As `of_block`, on any device."""
     (tokens, rows), heads = query.shape[:2], len(keys)
     logits = logits_of(query, keys, block, scores)
     lse = torch.logsumexp(logits, -1, keepdim=True)

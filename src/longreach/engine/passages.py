@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from longreach.engine.beside import side_by_side
 from longreach.engine.loading import Loading
 from longreach.engine.postponed import FILE, Met, Postponed
 from longreach.engine.repair import Repair
 from longreach.engine.runner import Runner
+from longreach.errors import UnsupportedError
 from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.reuse import Reuse
 from longreach.kv.segment import Segment
@@ -27,6 +29,7 @@ from longreach.kv.store.key import Key
 from longreach.kv.store.pages import gather
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.store import KVStore
+from longreach.kv.temper import Temper
 from longreach.model.adapter import Adapter
 
 OPENINGS = 4
@@ -78,6 +81,7 @@ class Passages:
         self._meanwhile = meanwhile
         self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
+        self._temper: Temper | None = None
         self._postponed: Postponed | None = None
         self._reading = Rate()
         self._filler: tuple[int, ...] = ()
@@ -89,10 +93,21 @@ class Passages:
         self._filler = tuple(filler)
 
     def repair_by(self, method: Reuse | None) -> None:
-        """From now on repair passages by `method` before a prompt uses them; by None, use them as they are. Raises
-        UnsupportedError for a method that the engine cannot do."""
-        parts = self._runner, self._pool, self._streams
-        self._repair = None if method is None else Repair(*parts, method, self._step_tokens, self._reserve)
+        """From now on repair passages by `method` before a prompt uses them, or let them stand side by side, as it
+        has it; by None, use them as they are. Raises UnsupportedError for a method that the model cannot go, or that
+        wants passages to be read behind filler where they are not (`read_behind`)."""
+        if method is not None and method.notes and not self._filler:
+            raise UnsupportedError(
+                f"{type(method).__name__} is for passages that were read behind filler: these are not"
+            )
+        self._repair, self._temper = None, None
+        if method is not None and method.parallel:
+            if self._runner.windowed:
+                raise UnsupportedError("passages cannot stand side by side where layers see only a part of the text")
+            self._temper = method.temper
+        elif method is not None:
+            parts = self._runner, self._pool, self._streams
+            self._repair = Repair(*parts, method, self._step_tokens, self._reserve)
 
     def postpone(self, wanted: bool = True) -> None:
         """From now on have a prompt read as a whole where most of its passages are new: with repair that is sooner than
@@ -137,7 +152,9 @@ class Passages:
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
-            if self._repair is not None and question:
+            if self._temper is not None:
+                held = side_by_side(held[0], held[1:], self._temper)
+            elif self._repair is not None and question:
                 held = self._repair(held[0], held[1:], question)
             repaired = sum(len(segment) for segment in held if not segment.whole)
             return Begun(held, read, max(0, wanted - lay - read), repaired)

@@ -14,7 +14,6 @@ import torch
 
 from longreach.attention.narrowing import Narrowed
 from longreach.engine.runner import Runner
-from longreach.errors import UnsupportedError
 from longreach.kv.pool import PagePool
 from longreach.kv.reuse import Question, Reuse, StoredTokens
 from longreach.kv.segment import Segment
@@ -28,7 +27,7 @@ class Repair:
     """Repairs by `method`, at most `step_tokens` tokens at a time; `reserve(tokens)` makes room for so many tokens, or
     raises OutOfPagesError. A method that narrows has all tokens in one pass, whatever `step_tokens`: it compares them
     in every layer, and what a layer makes of them takes less than their keys and values do. Raises UnsupportedError for
-    a method that moves chunks."""
+    such a method where the layers of the model are not to be found."""
 
     runner: Runner
     pool: PagePool
@@ -38,10 +37,13 @@ class Repair:
     reserve: Callable[[int], None]
 
     def __post_init__(self) -> None:
-        if self.method.parallel:
-            raise UnsupportedError(
-                f"{type(self.method).__name__} puts chunks side by side: the engine keeps them one after the other"
-            )
+        if self.narrows:
+            self.runner.check_layers()
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the method chooses layer by layer."""
+        return type(self.method).narrow is not Reuse.narrow
 
     def __call__(self, opening: Segment, passages: Sequence[Segment], question: Sequence[int]) -> list[Segment]:
         """The segments of a prompt after repair, in place of those given, which are its to release when it fails:
@@ -51,7 +53,7 @@ class Repair:
         first = passages[0].start + passages[0].shift
         tokens = [token for segment in passages for token in segment.tokens]
         narrowed: Narrowed | None = None
-        if chosen and type(self.method).narrow is not Reuse.narrow:
+        if chosen and self.narrows:
             narrowed = self.runner.narrow(
                 self._sequence(segments), tokens, lambda layer, *both: self.method.narrow(layer, len(tokens), *both)
             )
