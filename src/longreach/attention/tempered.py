@@ -38,8 +38,9 @@ class TemperedStep:
         """See `Step.attend`."""
         output, lse = self._inner.attend(layer, query, key, value, scores)
         for row in self._rows:
-            own = slice(row.first, row.first + row.count)
-            output[own], lse[own] = self._joined(layer, query[own], row, scores, (output[own], lse[own]))
+            if row.sequence.tempered:
+                own = slice(row.first, row.first + row.count)
+                output[own], lse[own] = self._joined(layer, query[own], row, scores, (output[own], lse[own]))
         return output, lse
 
     def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part:

@@ -17,7 +17,8 @@ class Blended(Repaired):
     Yao et al. 2024, arXiv 2405.16444).
 
     The pass takes the model's own forward also where there is a quick form, and who is left behind in a layer is
-    computed to the end of that layer. A token that gets no further than the first layer stays as it is stored.
+    computed to the end of that layer. A token that gets no further than the first layer stays as it is stored. With an
+    adapter, entries deviate by what it changed as well.
     """
 
     method: ClassVar[str] = "cacheblend"
