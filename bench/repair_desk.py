@@ -31,7 +31,7 @@ class Desk:
     def reading(self, prompt: Prompt, lead: Lead) -> Stored:
         """What a store holds for the prompt's chunks, read behind `lead`."""
         if lead not in prompt.readings:
-            behind = self._filler() if lead == "filler" else []
+            behind = self.filler() if lead == "filler" else []
             prompt.readings[lead] = stored(
                 self.net, prompt, behind=behind, prefixed=lead != "nothing", traced=lead == "filler"
             )
@@ -99,7 +99,7 @@ class Desk:
             near.values[:, :, slots], far.values[:, :, slots]
         )
 
-    def _filler(self) -> list[int]:
+    def filler(self) -> list[int]:
         """Passages of filler as the prompt would show them, and the joint behind them."""
         joints = ["[1] ", *(f"\n\n[{number}] " for number in range(2, len(FILLER) + 2))]
         pieces = [piece for joint, text in zip(joints, FILLER, strict=False) for piece in (joint, text)]

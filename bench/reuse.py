@@ -14,8 +14,9 @@ measured in one process, one method after the other for each prompt:
 - gaze, epic: as pages, and a share of the passages' tokens computed again (`longreach.kv.reuse`);
 - transformers, llama.cpp: what opens the prompt is kept, as they do it (`reuse_peers.py`).
 
-Methods that choose inside of the model are not the engine's: `repair.py` follows them. Then hundreds of questions on
-200 chunks, of which no tier can hold all (`reuse_steady.py`).
+`--ways` names further ways of the engine (`longreach.engine.ways`), which are measured as naive is: those of the
+literature, such as `cacheblend(share=0.15)`, among them. Then hundreds of questions on 200 chunks, of which no tier can
+hold all (`reuse_steady.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness import ROOT as HOME
@@ -36,8 +38,10 @@ from longreach.answer.rank_spans import RankSpans
 from longreach.context.assemble import assemble_chat
 from longreach.engine import Engine, Prompt
 from longreach.engine.paged import PagedEngine
+from longreach.engine.passages import Passages
 from longreach.engine.requests import split
 from longreach.engine.stores import CODEC
+from longreach.engine.ways import ways
 from longreach.evaluate.continuations import along, begun
 from longreach.evaluate.metrics.answers import reference_recall
 from longreach.evaluate.metrics.fidelity import agreement_where_sure, kl_divergence
@@ -77,7 +81,7 @@ class Found:
     """What was measured of one kind of prompt: seconds to the first token by method, and what is lost by it."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    lost: dict[str, Loss] = field(default_factory=lambda: {name: Loss() for name in NEAR})
+    lost: dict[str, Loss] = field(default_factory=lambda: defaultdict(Loss))
     recall: list[float] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     page_bytes: list[int] = field(default_factory=list)
@@ -94,20 +98,21 @@ def measure(options: Options) -> Result:
         assert apart.passages is not None
         for engine in (exact, apart, naive):
             engine.quicken()
+        kept = _by_way(naive, options.extra.ways, Path(folder))
         others = peers(options.extra.gguf)
         for pack, passages in kinds:
             for form in ("examples", "chat"):
                 name = f"{pack}, {passages} passages, {form}"
                 found[name] = Found()
                 for case in cases(options.data, pack, passages, count, exact):
-                    _measure(case, form, exact, apart, naive, others, found[name], options.extra.answer)
+                    _measure(case, form, exact, apart, naive, kept, others, found[name], options.extra.answer)
                 print(name, _row(name, found[name]), flush=True)
         apart.passages.store.close()
-        del naive
+        del naive, kept
         lasting, held = _steady(options, exact, Path(folder) / "steady")
     rows = [_row(name, of) for name, of in found.items()]
     more = {
-        "what is lost": [_losses(method, list(found.values())) for method in NEAR],
+        "what is lost": [_losses(method, list(found.values())) for method in (*NEAR, *options.extra.ways)],
         "others, and bytes": [_others(name, of) for name, of in found.items()],
         "steady state": [_lasting(name, of) for name, of in lasting.items()],
     }
@@ -134,9 +139,25 @@ def _engine(kv_bytes: int | None = None) -> PagedEngine:
 
 def _keep(engine: PagedEngine, folder: Path, adapted: bool = True) -> None:
     """Let it keep passages, in pages and on disk, and not in host memory."""
+    engine.keep_passages(_store(engine, folder), adapter_for(engine.loaded.model) if adapted else None)
+
+
+def _store(engine: PagedEngine, folder: Path) -> KVStore:
     name = kv_fingerprint(engine.loaded, str(engine.pool.keys.dtype))
-    store = KVStore.open(folder, fingerprint=name, codec=Named(CODEC, make(CODEC)), host_bytes=0, disk_bytes=1 << 34)
-    engine.keep_passages(store, adapter_for(engine.loaded.model) if adapted else None)
+    return KVStore.open(folder, fingerprint=name, codec=Named(CODEC, make(CODEC)), host_bytes=0, disk_bytes=1 << 34)
+
+
+def _by_way(engine: PagedEngine, specs: Sequence[str], folder: Path) -> dict[str, Passages]:
+    """What `engine` keeps in each of these ways, one of which it can go at a time; it goes the one that it went."""
+    before, kept = engine.passages, {}
+    for number, spec in enumerate(specs):
+        engine.passages = None
+        ways.make(spec).begin(engine, partial(_store, engine, folder / f"way-{number}"))
+        assert engine.passages is not None, f"{spec} keeps no passages"
+        engine.passages.postpone(False)
+        kept[spec] = engine.passages
+    engine.passages = before
+    return kept
 
 
 def _steady(options: Options, exact: PagedEngine, folder: Path) -> tuple[dict[str, Hundred], StoreStats]:
@@ -194,6 +215,7 @@ def _measure(
     exact: PagedEngine,
     apart: PagedEngine,
     naive: PagedEngine,
+    kept: Mapping[str, Passages],
     others: Mapping[str, Peer],
     found: Found,
     answer: int,
@@ -262,6 +284,14 @@ def _measure(
     seconds, told = first(naive, prompt(case.passages, naive), answer)
     found.seconds["naive"].append(seconds)
     lose("naive", naive, told)
+    before = naive.passages
+    for way, passages in kept.items():
+        naive.passages = passages
+        first(naive, prompt(case.passages, naive), 1)
+        seconds, told = first(naive, prompt(case.passages, naive), answer)
+        found.seconds[way].append(seconds)
+        lose(way, naive, told)
+    naive.passages = before
 
 
 def first(engine: PagedEngine, prompt: Prompt, tokens: int) -> tuple[float, list[int]]:
@@ -347,6 +377,7 @@ def _bars(found: dict[str, Found], lasting: dict[str, Hundred]) -> list[Bar]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", type=int, default=20, help="prompts of each kind")
     parser.add_argument("--questions", type=int, default=QUESTIONS, help="of the steady state")
+    parser.add_argument("--ways", nargs="+", default=[], metavar="SPEC", help="ways of the engine to measure as well")
     parser.add_argument("--gguf", type=Path, help="the GGUF file of the embedded model, for llama.cpp")
     parser.add_argument("--figure", type=Path, default=FIGURE, help="the picture that a full run writes")
     parser.add_argument("--answer", type=int, default=24, help="tokens of the reference's answer")

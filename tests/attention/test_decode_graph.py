@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ import torch
 from families import exact, fresh
 from longreach.engine import decode_graph, decode_share, runner
 from longreach.engine.paged import PagedEngine
-from longreach.engine.requests import Sampling
+from longreach.engine.requests import Part, Sampling
+from longreach.kv.codec import make
+from longreach.kv.reuse import reuses
+from longreach.kv.store.entry import Named
+from longreach.kv.store.store import KVStore
 from longreach.model.load import LoadedModel
 
 
@@ -86,6 +91,37 @@ def test_kernels_select_the_pages_that_the_policy_selects(
     monkeypatch.undo()
     wanted = _engine().start(prompt, Sampling(max_tokens=10), policy=policy).finish().token_ids
     assert found == [wanted, wanted]
+
+
+def _answers(folder: Path, method: str) -> list[list[float]]:
+    """Log-probabilities of what is written, to a prompt whose passages are reused by `method` and to one beside it."""
+    engine = _engine()
+    codec = Named("raw", make("raw"))
+    engine.keep_passages(KVStore.open(folder, fingerprint="x", codec=codec, host_bytes=1 << 20, disk_bytes=1 << 20))
+    assert engine.passages is not None
+    engine.passages.read_behind([4 + at * 11 % 90 for at in range(12)] if "cache_craft" in method else [])
+    engine.passages.repair_by(reuses.make(method))
+    texts = [[3 + at * step % 90 for at in range(size)] for step, size in ((7, 9), (11, 21), (13, 18), (17, 5))]
+    parts = [Part(tuple(text), passage=0 < at < 3) for at, text in enumerate(texts)]
+    sampling = Sampling(max_tokens=4, logit_bias={5: 100.0}, logprobs=0)
+    streams = [engine.start(prompt, sampling) for prompt in (parts, [9, 8, 7])]
+    found = [[one.chosen.logprob for one in stream.finish().logprobs] for stream in streams]
+    engine.forget()
+    assert engine.pool.used == 0
+    return found
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    "method", ["ape(temperature=0.7, scale=0.8)", "cacheblend(share=0.4)", "cache_craft(share=0.4)"]
+)
+def test_passages_are_reused_as_without_kernels(
+    method: str, graphs: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = _answers(tmp_path / "kernels", method)
+    monkeypatch.undo()
+    for one, other in zip(found, _answers(tmp_path / "plain", method), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
 
 
 @pytest.mark.thorough

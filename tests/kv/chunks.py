@@ -52,10 +52,11 @@ def tokens_of(number: int, size: int = 0) -> list[int]:
 
 
 def entry_of(number: int, size: int = 0) -> Entry:
-    """The KV of chunk `number`."""
+    """The KV of chunk `number`; of every third one it was noted how much it looks outward."""
     n = len(tokens_of(number, size))
     numbers = np.random.default_rng(number).random((2, LAYERS, HEADS, n, DIM), np.float32)
-    return Entry(torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]), number % 5, float(n))
+    outward = None if number % 3 else torch.from_numpy(numbers[0, 0, 0, :, 0].copy())
+    return Entry(torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]), number % 5, float(n), outward)
 
 
 def same(found: Entry, expected: Entry) -> bool:
@@ -63,6 +64,8 @@ def same(found: Entry, expected: Entry) -> bool:
         torch.equal(found.keys, expected.keys)
         and torch.equal(found.values, expected.values)
         and (found.first, found.seconds) == (expected.first, expected.seconds)
+        and (found.outward is None) == (expected.outward is None)
+        and (expected.outward is None or torch.equal(found.outward, expected.outward))
     )
 
 

@@ -6,12 +6,13 @@ each place costs more than copying what is there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from longreach.attention.attend import Scores
 from longreach.attention.rotation import Rotation
 from longreach.attention.seen import Seen
 from longreach.attention.step import Row
@@ -96,6 +97,10 @@ class Gathered:
                     self._blocks[known].append(Block(tokens, entries, Seen.where(mask, group)))
         return self._blocks[known]
 
+    def seen_from(self, places: NDArray[np.int32]) -> Gathered:
+        """The same for tokens at other `places`; what was brought is shared."""
+        return replace(self, places=places, _blocks={})
+
     @property
     def _device(self) -> torch.device:
         return self.segments[0][0].pool.keys.device
@@ -112,6 +117,17 @@ class Gathered:
             angles = torch.from_numpy(self.shifts)[:, None] * rotation.frequencies.cpu()
             self._angles[id(rotation)] = angles.cos().float().to(device), angles.sin().float().to(device)
         return self._angles[id(rotation)]
+
+
+def logits_of(query: torch.Tensor, keys: torch.Tensor, block: Block, scores: Scores) -> torch.Tensor:
+    """What the softmax of a block's tokens, `query [tokens, heads, dim]`, is taken of, for the entries of the block in
+    `keys [kv_heads, entries, dim]`: `[kv_heads, tokens * group, entries of the block]` in float32."""
+    (tokens, rows), heads = query.shape[:2], len(keys)
+    own = query.float().view(tokens, heads, rows // heads, -1).transpose(0, 1).flatten(1, 2)
+    logits = (own @ keys[:, block.entries].transpose(1, 2)).mul_(scores.scale)
+    if scores.softcap is not None:
+        logits = logits.div_(scores.softcap).tanh_().mul_(scores.softcap)
+    return logits if block.seen is None else logits.add_(block.seen.added[0])
 
 
 def _stored(segment: Segment, count: int, layer: int) -> list[tuple[torch.Tensor, torch.Tensor]]:

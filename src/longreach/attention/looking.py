@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from longreach.attention.attend import Scores
-from longreach.attention.gathered import Gathered
+from longreach.attention.gathered import Gathered, logits_of
 from longreach.attention.merge import Part
 from longreach.attention.rotation import Rotation
 from longreach.attention.step import Row
@@ -39,12 +39,7 @@ class LookingStep:
         output, lse = nodes(query, key, value, self._own, scores)
         for block in self._seen.blocks(scores.window, group):
             count = block.tokens.stop - block.tokens.start
-            own = query[block.tokens].float().view(count, len(keys), group, -1).transpose(0, 1).flatten(1, 2)
-            logits = (own @ keys[:, block.entries].transpose(1, 2)).mul_(scores.scale)
-            if scores.softcap is not None:
-                logits = logits.div_(scores.softcap).tanh_().mul_(scores.softcap)
-            if block.seen is not None:
-                logits += block.seen.added[0]
+            logits = logits_of(query[block.tokens], keys, block, scores)
             before = torch.logsumexp(logits, -1).view(len(keys), count, group).transpose(0, 1).reshape(count, heads)
             among = lse[block.tokens]
             total = torch.logaddexp(before, among)

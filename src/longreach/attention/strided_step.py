@@ -135,7 +135,7 @@ class StridedStep(Step):
         keys, values = gathered.bring(layer, self.rotations[layer])
         group = query.shape[1] // len(keys)
         blocks = gathered.blocks(scores.window, group)
-        parts = [_of_block(query[some.tokens], keys, values, some, scores) for some in blocks]
+        parts = [of_block(query[some.tokens], keys, values, some, scores) for some in blocks]
         if [some.tokens for some in blocks] == [slice(0, row.count)]:
             part = parts[0]
         else:
@@ -145,7 +145,7 @@ class StridedStep(Step):
         return merge([part, fresh]) if fresh else part
 
 
-def _of_block(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, scores: Scores) -> Part:
+def of_block(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, block: Block, scores: Scores) -> Part:
     """Attention of the tokens of a block, `query [tokens, heads, dim]`, to those of `keys` and `values [kv_heads,
     entries, dim]` that they see."""
     (tokens, rows), heads = query.shape[:2], len(keys)

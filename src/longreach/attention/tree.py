@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
 from longreach.attention.attend import Scores
 from longreach.attention.merge import Part, merge
-from longreach.attention.step import Row, Step
+from longreach.attention.step import Row
 from longreach.kv.sequence import Sequence
 
 
@@ -31,10 +32,16 @@ class Tree:
         return sum(x.nbytes for x in (*self.keys, *self.values))
 
 
+class Past(Protocol):
+    """Attends to a sequence as it is: `Step.past`."""
+
+    def past(self, layer: int, query: torch.Tensor, row: Row, scores: Scores) -> Part: ...
+
+
 class TreeStep:
     """New nodes on their way through the layers; `commit` adds them to the tree."""
 
-    def __init__(self, inner: Step, tree: Tree, positions: Many[int], sees: torch.Tensor) -> None:
+    def __init__(self, inner: Past, tree: Tree, positions: Many[int], sees: torch.Tensor) -> None:
         self._inner = inner
         self._tree = tree
         self._positions = positions

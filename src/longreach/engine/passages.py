@@ -14,10 +14,12 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from longreach.engine.beside import side_by_side
 from longreach.engine.loading import Loading
 from longreach.engine.postponed import FILE, Met, Postponed
 from longreach.engine.repair import Repair
 from longreach.engine.runner import Runner
+from longreach.errors import UnsupportedError
 from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.prefix import PrefixCache
 from longreach.kv.reuse import Reuse
@@ -28,6 +30,7 @@ from longreach.kv.store.key import Key
 from longreach.kv.store.pages import gather
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.store import KVStore
+from longreach.kv.temper import Temper
 from longreach.model.adapter import Adapter
 
 OPENINGS = 4
@@ -82,14 +85,33 @@ class Passages:
         self._prefix = prefix
         self._openings: OrderedDict[tuple[str, tuple[int, ...]], KVSequence] = OrderedDict()
         self._repair: Repair | None = None
+        self._temper: Temper | None = None
         self._postponed: Postponed | None = None
         self._reading = Rate()
+        self._filler: tuple[int, ...] = ()
+
+    def read_behind(self, filler: Sequence[int]) -> None:
+        """From now on read passages behind `filler` too, right behind what opens the prompt, which leaves them again
+        where they are used; and note how much each of their tokens attended to it. They are others than those that were
+        read without."""
+        self._filler = tuple(filler)
 
     def repair_by(self, method: Reuse | None) -> None:
-        """From now on repair passages by `method` before a prompt uses them; by None, use them as they are. Raises
-        UnsupportedError for a method that the engine cannot do."""
-        parts = self._runner, self._pool, self._streams
-        self._repair = None if method is None else Repair(*parts, method, self._step_tokens, self._reserve)
+        """From now on repair passages by `method` before a prompt uses them, or let them stand side by side, as it
+        has it; by None, use them as they are. Raises UnsupportedError for a method that the model cannot go, or that
+        wants passages to be read behind filler where they are not (`read_behind`)."""
+        if method is not None and method.notes and not self._filler:
+            raise UnsupportedError(
+                f"{type(method).__name__} is for passages that were read behind filler: these are not"
+            )
+        self._repair, self._temper = None, None
+        if method is not None and method.parallel:
+            if self._runner.windowed:
+                raise UnsupportedError("passages cannot stand side by side where layers see only a part of the text")
+            self._temper = method.temper
+        elif method is not None:
+            parts = self._runner, self._pool, self._streams
+            self._repair = Repair(*parts, method, self._step_tokens, self._reserve)
 
     def postpone(self, wanted: bool = True) -> None:
         """From now on have a prompt read as a whole where most of its passages are new: with repair that is sooner than
@@ -127,14 +149,16 @@ class Passages:
             lay = self._in_pages(tuple(opening), set(keys), tenant)
             head, read = self._opening(tuple(opening), tenant)
             held += head.share(len(opening))
-            read += self._obtain(head, list(dict.fromkeys(keys)), found)
+            read += self._obtain(tuple(opening), list(dict.fromkeys(keys)), found, tenant)
             place = len(opening)
             for key in keys:
                 segment = found[key].share()
                 segment.shift = place - segment.start
                 held.append(segment)
                 place += len(key.tokens)
-            if self._repair is not None and question:
+            if self._temper is not None:
+                held = side_by_side(held[0], held[1:], self._temper)
+            elif self._repair is not None and question:
                 held = self._repair(held[0], held[1:], question)
             repaired = sum(len(segment) for segment in held if not segment.whole)
             return Begun(held, read, max(0, wanted - lay - read), repaired)
@@ -153,8 +177,7 @@ class Passages:
         keys = dict.fromkeys(self.key(opening, passage, tenant) for passage in passages)
         missing = [key for key in keys if self.store.where(key) is None]
         if missing:
-            head, _ = self._opening(tuple(opening), tenant)
-            for _, segment in self._read(head, missing):
+            for _, segment in self._read(tuple(opening), missing, tenant):
                 segment.release()
             self.store.write_back()
         return sum(len(key.tokens) for key in missing)
@@ -165,8 +188,10 @@ class Passages:
 
     def key(self, opening: Sequence[int], passage: Sequence[int], tenant: str = "") -> Key:
         """Of what a passage is once `tenant` has read it behind `opening`."""
-        named = hashlib.blake2b(repr(tuple(opening)).encode(), digest_size=12).hexdigest()
-        return self.store.key(passage, f"{named}+{self._read_with}{_of(tenant)}")
+        behind = f"{_named(opening)}+{self._read_with}"
+        if self._filler:
+            behind += f"~{_named(self._filler)}"
+        return self.store.key(passage, f"{behind}{_of(tenant)}")
 
     def evict(self, pages: int) -> bool:
         """Let go of passages and openings that no request uses until `pages` are free; False where that cannot be."""
@@ -195,7 +220,7 @@ class Passages:
         there = sum(len(key.tokens) for key in keys if self.store.where(key) == "device")
         return there + (len(opening) if held else 0)
 
-    def _obtain(self, head: KVSequence, keys: Sequence[Key], found: dict[Key, Segment]) -> int:
+    def _obtain(self, opening: tuple[int, ...], keys: Sequence[Key], found: dict[Key, Segment], tenant: str) -> int:
         """Have passages in pages: those that are there, loaded, or read now, whichever is sooner. Returns how many
         tokens were read."""
         missing = [key for key in keys if not self._resident(key, found)]
@@ -205,7 +230,7 @@ class Passages:
             if read:
                 self._meanwhile()
             batch = _batches(keys, self._step_tokens)[0]
-            found.update(self._read(head, batch))
+            found.update(self._read(opening, batch, tenant))
             read.extend(batch)
             return batch
 
@@ -252,37 +277,76 @@ class Passages:
             self._openings.popitem(last=False)[1].release()
         return sequence, read
 
-    def _read(self, head: KVSequence, keys: Sequence[Key]) -> list[tuple[Key, Segment]]:
-        """Read passages behind `head` and keep them; their segments are the caller's to release."""
+    def _read(self, opening: tuple[int, ...], keys: Sequence[Key], tenant: str) -> list[tuple[Key, Segment]]:
+        """Read passages behind `opening` and keep them; their segments are the caller's to release."""
         done: list[tuple[Key, Segment]] = []
-        for batch in _batches(keys, self._step_tokens):
-            if done:
-                self._meanwhile()
-            sequences: list[KVSequence] = []
-            began = time.perf_counter()
-            try:
-                for key in batch:
-                    self._reserve(len(key.tokens))
-                    sequence = KVSequence(self._pool, *self._streams)
-                    sequences.append(sequence)
-                    for segment in head.share(head.position):
-                        sequence.add(segment)
-                    sequence.reserve(len(key.tokens))
-                self._runner.read(sequences, [key.tokens for key in batch], self._adapter)
-                tokens = sum(len(key.tokens) for key in batch)
-                seconds = self._took(tokens, began) / tokens
-                for key, sequence in zip(batch, sequences, strict=True):
-                    segment = sequence.segments[-1].share()
-                    done.append((key, segment))
-                    self._keep(key, segment, seconds * len(key.tokens))
-            except BaseException:
-                for _, segment in done:
-                    segment.release()
-                raise
-            finally:
-                for sequence in sequences:
-                    sequence.release()
+        head, _ = self._opening(opening, tenant)
+        before = head.share(head.position)  # it may be let go of meanwhile, for want of room
+        filler: Segment | None = None
+        try:
+            if self._filler:
+                filler = self._filler_behind(opening, before, tenant)
+                before.append(filler)
+            for batch in _batches(keys, self._step_tokens):
+                if done:
+                    self._meanwhile()
+                done += self._read_batch(before, filler, batch)
+        except BaseException:
+            for _, segment in done:
+                segment.release()
+            raise
+        finally:
+            for segment in before:
+                segment.release()
         return done
+
+    def _read_batch(
+        self, before: Sequence[Segment], filler: Segment | None, keys: Sequence[Key]
+    ) -> list[tuple[Key, Segment]]:
+        """Read passages in one step, each right behind the segments `before`, of which one may be `filler`."""
+        sequences: list[KVSequence] = []
+        done: list[tuple[Key, Segment]] = []
+        began = time.perf_counter()
+        try:
+            for key in keys:
+                self._reserve(len(key.tokens))
+                sequence = KVSequence(self._pool, *self._streams)
+                sequences.append(sequence)
+                for segment in before:
+                    sequence.add(segment.share())
+                sequence.reserve(len(key.tokens))
+            texts = [key.tokens for key in keys]
+            if filler is None:
+                self._runner.read(sequences, texts, self._adapter)
+            else:
+                noted = self._runner.read_noting(sequences, texts, self._adapter, filler)
+                for sequence, outward in zip(sequences, noted, strict=True):
+                    sequence.segments[-1].outward = outward
+            tokens = sum(map(len, texts))
+            seconds = self._took(tokens, began) / tokens
+            for key, sequence in zip(keys, sequences, strict=True):
+                segment = sequence.segments[-1].share()
+                done.append((key, segment))
+                self._keep(key, segment, seconds * len(key.tokens))
+        except BaseException:
+            for _, segment in done:
+                segment.release()
+            raise
+        finally:
+            for sequence in sequences:
+                sequence.release()
+        return done
+
+    def _filler_behind(self, opening: tuple[int, ...], before: Sequence[Segment], tenant: str) -> Segment:
+        """The filler right behind `before`, what opens a prompt: kept, or read now. It is the caller's to release."""
+        key = self.store.key(self._filler, f"{_named(opening)}+{self._read_with}{_of(tenant)}")
+        segment = self.store.resident(key)
+        if segment is None and (entry := self.store.get(key)) is not None:
+            self._reserve(len(key.tokens))
+            segment = self.store.place(key, entry)
+        if segment is None:
+            ((_, segment),) = self._read_batch(before, None, [key])
+        return segment
 
     def _took(self, tokens: int, began: float) -> float:
         """Seconds since `began`, in which so many tokens were read."""
@@ -301,6 +365,11 @@ class Passages:
         pages = self._streams[0] * self._streams[1] * -(-tokens // self._pool.page_size)
         if not self._room(pages):
             raise OutOfPagesError(f"{pages} pages are needed and {self._pool.free} are free")
+
+
+def _named(tokens: Sequence[int]) -> str:
+    """A name for what stands before passages."""
+    return hashlib.blake2b(repr(tuple(tokens)).encode(), digest_size=12).hexdigest()
 
 
 def _of(tenant: str) -> str:

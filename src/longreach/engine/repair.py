@@ -12,18 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from longreach.attention.narrowing import Narrowed
 from longreach.engine.runner import Runner
-from longreach.errors import UnsupportedError
 from longreach.kv.pool import PagePool
 from longreach.kv.reuse import Question, Reuse, StoredTokens
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence as KVSequence
+from longreach.kv.store.entry import Entry
+from longreach.kv.store.pages import place
 
 
 @dataclass(frozen=True)
 class Repair:
     """Repairs by `method`, at most `step_tokens` tokens at a time; `reserve(tokens)` makes room for so many tokens, or
-    raises OutOfPagesError. Raises UnsupportedError for a method that chooses layer by layer, or moves chunks."""
+    raises OutOfPagesError. A method that narrows has all tokens in one pass, whatever `step_tokens`: it compares them
+    in every layer, and what a layer makes of them takes less than their keys and values do. Raises UnsupportedError for
+    such a method where the layers of the model are not to be found."""
 
     runner: Runner
     pool: PagePool
@@ -33,25 +37,36 @@ class Repair:
     reserve: Callable[[int], None]
 
     def __post_init__(self) -> None:
-        if type(self.method).narrow is not Reuse.narrow or self.method.parallel:
-            raise UnsupportedError(
-                f"{type(self.method).__name__} chooses inside of the model: the engine cannot do that"
-            )
+        if self.narrows:
+            self.runner.check_layers()
+
+    @property
+    def narrows(self) -> bool:
+        """Whether the method chooses layer by layer."""
+        return type(self.method).narrow is not Reuse.narrow
 
     def __call__(self, opening: Segment, passages: Sequence[Segment], question: Sequence[int]) -> list[Segment]:
         """The segments of a prompt after repair, in place of those given, which are its to release when it fails:
         `opening`, whole `passages` right behind it, before the tokens of `question`. Raises OutOfPagesError."""
-        chosen = self._chosen([opening, *passages], passages, question)
+        segments = [opening, *passages]
+        chosen = self._chosen(segments, passages, question)
         first = passages[0].start + passages[0].shift
         tokens = [token for segment in passages for token in segment.tokens]
+        narrowed: Narrowed | None = None
+        if chosen and self.narrows:
+            narrowed = self.runner.narrow(
+                self._sequence(segments), tokens, lambda layer, *both: self.method.narrow(layer, len(tokens), *both)
+            )
+            chosen = narrowed.tokens
         if not chosen:
-            return [opening, *passages]
-        for segment in passages:
-            begin = segment.start + segment.shift - first
-            alive = np.ones(len(segment), bool)
-            alive[[at - begin for at in chosen if begin <= at < begin + len(segment)]] = False
-            segment.alive = None if alive.all() else alive
-        patch = self._patch([opening, *passages], [tokens[at] for at in chosen], [first + at for at in chosen])
+            return segments
+        again, positions = [tokens[at] for at in chosen], [first + at for at in chosen]
+        self.reserve(len(chosen))
+        _hide(passages, chosen, first)
+        if narrowed is not None:
+            patch = place(self.pool, again, Entry(narrowed.keys, narrowed.values), positions=positions)
+        else:
+            patch = self._patch(segments, again, positions)
         return [opening, *passages[:-1], patch, passages[-1]]  # the last segment says where the text goes on
 
     def _chosen(self, segments: Sequence[Segment], passages: Sequence[Segment], question: Sequence[int]) -> list[int]:
@@ -62,12 +77,13 @@ class Repair:
         if self.method.looks:
             weights = self.runner.look(self._sequence(segments), question[-self.step_tokens :], passages)
             looked = Question(torch.cat(weights, 1)[:, None, None])
-        depths = self.method.depths(StoredTokens(chunks, self.streams[0], question=looked))
+        noted = [segment.outward for segment in passages if segment.outward is not None]
+        outward = torch.cat(noted) if len(noted) == len(passages) else None
+        depths = self.method.depths(StoredTokens(chunks, self.streams[0], question=looked, outward=outward))
         return [int(at) for at in depths.cpu().nonzero()[:, 0]]
 
     def _patch(self, segments: Sequence[Segment], tokens: Sequence[int], positions: Sequence[int]) -> Segment:
-        """A segment of the request's own with the KV of `tokens` at `positions` amidst `segments`."""
-        self.reserve(len(tokens))
+        """A segment of the request's own with the KV of `tokens` at `positions` amidst `segments`; there is room."""
         patch = Segment.new(self.pool, *self.streams, start=positions[-1])
         patch.whole = False  # its tokens do not stand one after the other: where, is written beside each
         patch.reserve(len(tokens))
@@ -87,3 +103,12 @@ class Repair:
         """A view of segments that others hold."""
         whole = [segment for segment in segments if segment.whole]
         return KVSequence(self.pool, *self.streams, segments=list(segments), position=whole[-1].end)
+
+
+def _hide(passages: Sequence[Segment], chosen: Sequence[int], first: int) -> None:
+    """Hide the stored entries of the tokens that are `chosen`, counted from the position `first` on."""
+    for segment in passages:
+        begin = segment.start + segment.shift - first
+        alive = np.ones(len(segment), bool)
+        alive[[at - begin for at in chosen if begin <= at < begin + len(segment)]] = False
+        segment.alive = None if alive.all() else alive

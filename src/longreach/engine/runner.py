@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from longreach.attention.looking import LookingStep
+from longreach.attention.narrowing import Narrow, Narrowed, NarrowingStep
+from longreach.attention.noting import NotingStep
 from longreach.attention.plain_step import PlainStep
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
+from longreach.attention.tempered import TemperedStep
 from longreach.attention.tree import Tree, TreeStep
 from longreach.engine.job import Job
 from longreach.engine.sampling import Draw, plain
@@ -23,20 +27,22 @@ from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.window import leave
 from longreach.model.adapter import Adapter
-from longreach.model.bridge import Bridge
+from longreach.model.bridge import Attends, Bridge
+from longreach.model.narrow import layers_of
 
 if TYPE_CHECKING:
     from longreach.engine.decode_graph import DecodeGraphs, Flight
 
 
 class Runner:
-    """Puts the new tokens of all jobs into one row and through the network."""
+    """Puts the new tokens of all jobs into one row and through the network. `windowed`: whether some layers see only a
+    part of the text."""
 
     def __init__(self, bridge: Bridge, pool: PagePool) -> None:
         self._bridge = bridge
         self._pool = pool
         self._device = bridge.device
-        self._windowed = any(window is not None for window in bridge.shapes.windows)
+        self.windowed = any(window is not None for window in bridge.shapes.windows)
         self._kind, self._graphs = _forms(bridge, pool)
 
     def run(self, work: Many[tuple[Job, int]]) -> tuple[list[Job], torch.Tensor]:
@@ -63,11 +69,16 @@ class Runner:
                 job.done += 1
             return finished, (logits if len(keep) == len(rows) else logits[keep]).float()
         tokens = self._tensor(flat)
-        step = self._kind(self._pool, self._bridge.rotations, rows)
+        step = self._step(rows, any(row.sequence.tempered for row in rows))
         logits = self._bridge.run(tokens, self._tensor(positions), step, self._tensor(keep))
         for job, count in work:
             job.done += count
         return finished, logits[: len(keep)].float()
+
+    def _step(self, rows: Many[Row], tempered: bool) -> Step | TemperedStep:
+        """A step of `rows`, or of sequences that are seen by nobody of them, some of which may be `tempered`."""
+        make = partial(self._kind, self._pool, self._bridge.rotations)
+        return TemperedStep(make, rows) if tempered else make(rows)
 
     def can_fly(self, work: Many[tuple[Job, int]]) -> bool:
         """Whether a step is one of plain greedy decoding, of which the next may begin before its tokens are known."""
@@ -76,6 +87,7 @@ class Runner:
             and len(work) <= self._graphs.MOST
             and all(count == 1 and job.missing == 1 and job.settled for job, count in work)
             and len({job.reader is None for job, _ in work}) == 1
+            and not any(_sequence(job).tempered for job, _ in work)
             and all(plain(Draw(job.source, job.output)) for job, _ in work)
         )
 
@@ -103,7 +115,19 @@ class Runner:
     def read(self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None) -> None:
         """Compute the KV of each text behind its sequence, with `adapter`; room was reserved."""
         rows = begin(list(zip(sequences, texts, strict=True)))
-        step = self._kind(self._pool, self._bridge.rotations, rows)
+        self._read(self._kind(self._pool, self._bridge.rotations, rows), rows, texts, adapter)
+
+    def read_noting(
+        self, sequences: Many[Sequence], texts: Many[Many[int]], adapter: Adapter | None, before: Segment
+    ) -> list[torch.Tensor]:
+        """As `read`; and for each text how much its tokens attend to `before`, which stands in all of the sequences:
+        see `NotingStep`."""
+        rows = begin(list(zip(sequences, texts, strict=True)))
+        step = NotingStep(self._kind(self._pool, self._bridge.rotations, rows), before)
+        self._read(step, rows, texts, adapter)
+        return list(torch.split(step.outward, [row.count for row in rows]))
+
+    def _read(self, step: Attends, rows: Many[Row], texts: Many[Many[int]], adapter: Adapter | None) -> None:
         positions = [at for row in rows for at in range(row.position, row.position + row.count)]
         flat = [token for text in texts for token in text]
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):
@@ -124,10 +148,22 @@ class Runner:
         step = self._kind(self._pool, self._bridge.rotations, [row])
         self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
 
+    def check_layers(self) -> None:
+        """Raises UnsupportedError where `narrow` cannot be done with this model."""
+        layers_of(self._bridge.model)
+
+    def narrow(self, sequence: Sequence, tokens: Many[int], narrow: Narrow) -> Narrowed:
+        """Compute `tokens`, the last of `sequence`, again behind what stands before them, fewer and fewer of them from
+        layer to layer: see `NarrowingStep`. Nothing is written to pages."""
+        first = sequence.position - len(tokens)
+        step = NarrowingStep(self._bridge.rotations, sequence, len(tokens), narrow)
+        self._bridge.run_narrowing(self._tensor(tokens), self._tensor(range(first, sequence.position)), step)
+        return step.chosen()
+
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:
         """Logits `[new, vocab]`, in float32, of nodes that are added to `tree`; `sees [new, nodes]` says which nodes,
         old and new, each of them attends to beside the sequence."""
-        inner = self._kind(self._pool, self._bridge.rotations, [])
+        inner = self._step([], tree.sequence.tempered)
         step = TreeStep(inner, tree, positions, sees.to(self._device))
         everything = self._tensor(range(len(tokens)))
         logits = self._bridge.run(self._tensor(tokens), self._tensor(positions), step, everything)
@@ -139,7 +175,7 @@ class Runner:
         case, let go of what left the windows of layers."""
         policy, sequence = job.policy, _sequence(job)
         if policy is None or not policy.drops:
-            if self._windowed and (job.reader is None or job.reader.wanted is not None):
+            if self.windowed and (job.reader is None or job.reader.wanted is not None):
                 leave(sequence, self._bridge.shapes.windows)
         elif job.compacted < 0:
             job.compacted = 0
@@ -195,6 +231,6 @@ def _forms(bridge: Bridge, pool: PagePool) -> tuple[type[Step], DecodeGraphs | N
 
 def _decodes(rows: Many[Row]) -> bool:
     """Whether every sequence has one new token, and kernels say what it attends to."""
-    if any(row.count != 1 or row.watcher is not None for row in rows):
+    if any(row.count != 1 or row.watcher is not None or row.sequence.tempered for row in rows):
         return False
     return all(row.reader is None for row in rows) or all(row.reader and row.reader.wanted for row in rows)

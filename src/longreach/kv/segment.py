@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from longreach.kv.free import Pages
 from longreach.kv.pool import PagePool
+from longreach.kv.temper import Temper
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ class Segment:
     many entries each stream has, packed from its first page on; pages that a layer let go of (`leave`) are -1 before
     the first one it has. They stand at the positions stored with them, `shift`
     places further on; `start` is the stored position of the first token. `alive [tokens]` hides tokens (None: hides
-    none; only where every stream has an entry for every token). `source` is where the text came from.
+    none; only where every stream has an entry for every token). `source` is where the text came from. `outward`: see
+    `longreach.kv.store.entry.Entry`. With a `temper` it stands side by side with others that have it too.
     """
 
     pool: PagePool
@@ -57,6 +59,8 @@ class Segment:
     alive: NDArray[np.bool_] | None = None
     source: object = None
     whole: bool = True
+    outward: torch.Tensor | None = None
+    temper: Temper | None = None
     _runs: dict[int, list[Run]] = field(default_factory=dict, repr=False)
     """By layer, as far as they were asked for; the same for all that share the pages, until one has others."""
 
@@ -141,6 +145,8 @@ class Segment:
         twin = Segment(
             self.pool, table, entries, self.start, self.shift, self.tokens[:n], alive, self.source, self.whole
         )
+        twin.temper = self.temper
+        twin.outward = None if self.outward is None else self.outward[:n]
         if columns == self.table.shape[2]:
             twin._runs = self._runs
         self.pool.share(twin.pages)

@@ -38,6 +38,11 @@ class Sequence:
         return [token for segment in self.segments for token in segment.tokens]
 
     @property
+    def tempered(self) -> bool:
+        """Whether some of its segments stand side by side."""
+        return any(segment.temper is not None for segment in self.segments)
+
+    @property
     def pages(self) -> int:
         """How many pages all streams have together."""
         return sum(int((segment.table >= 0).sum()) for segment in self.segments)

@@ -21,6 +21,7 @@ from longreach.errors import UnsupportedError
 from longreach.model.adapter import Adapter
 from longreach.model.fast.adapt import with_adapter
 from longreach.model.fast.quicken import Fast, quicken
+from longreach.model.narrow import narrowing
 from longreach.model.plain import plain_part, plain_weights
 from longreach.model.positions import find_rotations
 
@@ -34,6 +35,12 @@ class Attends(Protocol):
     def attend(
         self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
     ) -> tuple[torch.Tensor, torch.Tensor]: ...
+
+
+class Narrows(Attends, Protocol):
+    """A step that lets go of tokens on the way: `rows` are the numbers of those that still go, rising."""
+
+    rows: torch.Tensor
 
 
 @dataclass
@@ -108,6 +115,18 @@ class Bridge:
         `keep` points to. It may be empty: then the keys and values are computed, and little else."""
         if self.fast is not None:
             return self.fast(tokens[None], positions[None], keep, partial(_attention, step=step))[0]
+        return self._forward(tokens, positions, step, keep)
+
+    def run_narrowing(self, tokens: torch.Tensor, positions: torch.Tensor, step: Narrows) -> None:
+        """As `run` without logits, with fewer tokens from layer to layer: those of `step.rows` go on. By the model's
+        own forward also where it has a quick form, in which all tokens go to the end. Raises UnsupportedError for a
+        model whose layers are not to be found."""
+        with narrowing(self.model, len(tokens), lambda: step.rows):
+            self._forward(tokens, positions, step, tokens.new_zeros(0))
+
+    def _forward(
+        self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, keep: torch.Tensor
+    ) -> torch.Tensor:
         done = self.model(
             input_ids=tokens[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep, step=step
         )

@@ -1,7 +1,7 @@
 """Ways of reuse: what an engine does with what it has read before. One way a file, named as its spec names it.
 
 Which of them a model may take is a matter of measuring: `longreach doctor MODEL` tries each and writes down what it
-costs (`longreach.engine.card`). To add a way, add a file; it is tried from then on.
+costs (`longreach.engine.card`). To add a way, add a file.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ OpenStore: TypeAlias = "Callable[[], KVStore]"
 
 
 class Way(ABC):
-    """One way of reuse. `tried` are the specs that are measured where none are named; empty, the bare name."""
+    """One way of reuse. `tried` are the specs that are measured where none are named; empty, the bare name. Not
+    `unasked`, it is measured only where it is named."""
 
     tried: ClassVar[tuple[str, ...]] = ()
+    unasked: ClassVar[bool] = True
 
     @abstractmethod
     def made_of(self, engine: PagedEngine) -> str | None:
@@ -39,7 +41,12 @@ class Way(ABC):
 ways: Family[Way] = Family("ways", __name__)
 
 
+def specs() -> list[str]:
+    """Of every way the specs that stand for it, the exact one first."""
+    found = [spec for name in ways.names() for spec in ways.get(name).tried or (name,)]
+    return sorted(found, key=lambda spec: spec != EXACT)
+
+
 def tried() -> list[str]:
-    """The specs of all ways that are measured where none are named, the exact one first."""
-    specs = [spec for name in ways.names() for spec in ways.get(name).tried or (name,)]
-    return sorted(specs, key=lambda spec: spec != EXACT)
+    """Those that are measured where none are named."""
+    return [spec for spec in specs() if ways.get(spec.partition("(")[0]).unasked]

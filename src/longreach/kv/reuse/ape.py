@@ -9,6 +9,7 @@ import torch
 
 from longreach.errors import SpecError
 from longreach.kv.reuse.reuse import Reuse, StoredTokens, reuses
+from longreach.kv.temper import Temper
 
 
 @reuses.register("ape")
@@ -25,6 +26,10 @@ class Ape(Reuse):
     def __post_init__(self) -> None:
         if not 0 < self.temperature <= 1 or not 0 < self.scale <= 1:
             raise SpecError(f"temperature={self.temperature}, scale={self.scale}: both above 0.0 and at most 1.0")
+
+    @property
+    def temper(self) -> Temper:
+        return Temper(self.temperature, self.scale)
 
     def depths(self, stored: StoredTokens) -> torch.Tensor:
         return torch.zeros(stored.tokens, dtype=torch.long)

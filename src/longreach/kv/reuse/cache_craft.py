@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -22,6 +23,7 @@ class CacheCraft(Reuse):
     are scaled so that `share` of all tokens is computed.
     """
 
+    notes: ClassVar[bool] = True
     share: float = 0.15
     lead: Lead = "filler"
 

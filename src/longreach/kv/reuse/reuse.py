@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 import torch
 
 from longreach.errors import SpecError
+from longreach.kv.temper import Temper
 from longreach.registry import Family
 
 Lead = Literal["nothing", "prefix", "filler"]
@@ -57,12 +58,19 @@ class StoredTokens:
 
 class Reuse:
     """What to compute again. `lead`: what the method wants its chunks to have been read behind; `looks`: whether it
-    wants the question's attention, for which the question is computed once more; `parallel`: whether all chunks keep
+    wants the question's attention, for which the question is computed once more; `notes`: whether it wants `outward`,
+    which must be noted when chunks are read; `parallel`: whether all chunks keep
     the place at which they were read, right behind the prefix, rather than following each other."""
 
     lead: Lead = "prefix"
     looks: ClassVar[bool] = False
+    notes: ClassVar[bool] = False
     parallel: ClassVar[bool] = False
+
+    @property
+    def temper(self) -> Temper:
+        """How what comes after chunks that are `parallel` attends to them."""
+        return Temper()
 
     def depths(self, stored: StoredTokens) -> torch.Tensor:
         """`[tokens]`, integers: through how many layers each token is computed again."""

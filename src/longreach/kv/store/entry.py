@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, eq=False)
 class Entry:
     """`keys`, `values [layers, kv_heads, tokens, head_dim]` of a chunk; keys are turned for the positions `first` and
-    following. `seconds` is what it took to compute them. Raises InputError where that is no number of seconds."""
+    following. `seconds` is what it took to compute them. `outward [tokens]` (float32, on the processor) is how much of
+    its attention each token gave to filler before the chunk, where that was noted (`longreach.kv.reuse.StoredTokens`).
+    Raises InputError where `seconds` is no number of seconds."""
 
     keys: torch.Tensor
     values: torch.Tensor
     first: int = 0
     seconds: float = 0.0
+    outward: torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seconds < float("inf"):

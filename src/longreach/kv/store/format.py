@@ -8,9 +8,10 @@
 | 16 | XXH3 (128 bits) of everything after it |
 | 8 + 8 + 8 | first position, seconds of computing, bytes of the payload |
 | 4 + 2 + 2 + 4 | tokens; bytes of fingerprint, codec's spec and prefix class |
-| … | fingerprint, spec, prefix class, token ids of 4 bytes, payload |
+| … | fingerprint, spec, prefix class, token ids of 4 bytes, `outward` or nothing, payload |
 
-All numbers are little-endian.
+All numbers are little-endian. `outward` is a float32 for each token (see `Entry`); the length of the file tells whether
+it is there.
 """
 
 from __future__ import annotations
@@ -44,11 +45,13 @@ class ForeignError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An entry as bytes of a codec; `first` and `seconds` as in `Entry`."""
+    """An entry as bytes of a codec; `first` and `seconds` as in `Entry`, `outward` as float32, empty where it was not
+    noted."""
 
     payload: bytes
     first: int
     seconds: float
+    outward: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ def head(key: Key, entry: Encoded, label: Label, hits: int, age: float) -> bytes
     """What stands before the payload."""
     names = [encoded(text) for text in (label.fingerprint, label.codec, key.prefix)]
     body = _BODY.pack(entry.first, entry.seconds, len(entry.payload), len(key.tokens), *(len(name) for name in names))
-    summed = b"".join((body, *names, packed(key.tokens)))
+    summed = b"".join((body, *names, packed(key.tokens), entry.outward))
     checksum = xxhash.xxh3_128(summed)
     checksum.update(entry.payload)
     return _START.pack(MAGIC, VERSION, 0) + usage(hits, age) + checksum.digest() + summed
@@ -94,12 +97,13 @@ def parse(data: memoryview, key: Key, label: Label) -> Encoded:
     if len(data) < HEADER:
         raise DamagedError("its header is cut off")
     first, seconds, payload, tokens, *names = _BODY.unpack_from(data, _BODY_AT)
-    if len(data) != HEADER + sum(names) + 4 * tokens + payload:
+    noted = len(data) - (HEADER + sum(names) + 4 * tokens + payload)
+    if noted not in (0, 4 * tokens):
         raise DamagedError("its length is not what it says")
     if xxhash.xxh3_128_digest(data[_BODY_AT:]) != bytes(data[_SUM_AT:_BODY_AT]):
         raise DamagedError("its checksum is wrong")
     expected = b"".join((*map(encoded, (label.fingerprint, label.codec, key.prefix)), packed(key.tokens)))
     own = len(data) - payload
-    if bytes(data[HEADER:own]) != expected or tokens != len(key.tokens):
+    if bytes(data[HEADER : own - noted]) != expected or tokens != len(key.tokens):
         raise ForeignError("another model, codec or chunk")
-    return Encoded(bytes(data[own:]), first, seconds)
+    return Encoded(bytes(data[own:]), first, seconds, bytes(data[own - noted : own]))

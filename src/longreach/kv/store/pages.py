@@ -12,23 +12,31 @@ from longreach.kv.segment import Segment
 from longreach.kv.store.entry import Entry
 
 
-def place(pool: PagePool, tokens: Sequence[int], entry: Entry, source: object = None) -> Segment:
-    """A segment in pages of its own with the KV of `tokens`. Raises OutOfPagesError, and takes none, where too few are
-    free."""
+def place(
+    pool: PagePool,
+    tokens: Sequence[int],
+    entry: Entry,
+    source: object = None,
+    positions: Sequence[int] | None = None,
+) -> Segment:
+    """A segment in pages of its own with the KV of `tokens`; not a whole one where they stand at `positions`, which
+    rise, and not one after the other. Raises OutOfPagesError, and takes none, where too few are free."""
     layers, heads, n, _ = entry.keys.shape
     assert n == len(tokens) > 0
     segment = Segment.new(pool, layers, heads, entry.first, source)
     segment.reserve(n)
     segment.append(tokens)
+    segment.outward = entry.outward
     pages = segment.table.reshape(-1)
     whole = bool((np.diff(pages) == 1).all())
     where = slice(int(pages[0]), int(pages[-1]) + 1) if whole else pool.index(pages)
     for into, values in ((pool.keys, entry.keys), (pool.values, entry.values)):
         into[where] = _paged(values.to(into.device, into.dtype), pool.page_size)
-    positions = torch.arange(entry.first, entry.first + n, dtype=torch.int32, device=pool.positions.device)
     columns = segment.table.shape[2]
     row = torch.full((columns * pool.page_size,), EMPTY, dtype=torch.int32, device=pool.positions.device)
-    row[:n] = positions
+    row[:n] = torch.arange(entry.first, entry.first + n) if positions is None else torch.tensor(positions)
+    if positions is not None:
+        segment.start, segment.whole = positions[-1] + 1 - n, False
     pool.positions[where] = row.view(columns, pool.page_size).repeat(layers * heads, 1)
     return segment
 
@@ -43,7 +51,7 @@ def gather(segment: Segment, seconds: float = 0.0) -> Entry:
         source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].contiguous()
         for source in (pool.keys, pool.values)
     )
-    return Entry(keys, values, segment.start, seconds)
+    return Entry(keys, values, segment.start, seconds, segment.outward)
 
 
 def plain(segment: Segment) -> bool:

@@ -23,6 +23,8 @@ from longreach.kv.store.stats import StoreStats, TierStats
 from longreach.kv.store.worker import Worker
 
 if TYPE_CHECKING:
+    import torch
+
     from longreach.kv.pool import PagePool
     from longreach.kv.segment import Segment
     from longreach.kv.store.device import DeviceTier, Resident
@@ -144,7 +146,9 @@ class KVStore:
             known = self._host.look(key)
         if known is None:
             assert entry.keys.shape[2] == entry.values.shape[2] == len(key.tokens)
-            known = Encoded(self._codec.encode(entry.keys, entry.values, entry.first), entry.first, entry.seconds)
+            payload = self._codec.encode(entry.keys, entry.values, entry.first)
+            noted = b"" if entry.outward is None else entry.outward.numpy().astype("<f4").tobytes()
+            known = Encoded(payload, entry.first, entry.seconds, noted)
         written = self._disk.write(key, known, self._hits(key), self._pinned())
         return self._rise(key, known) or written
 
@@ -359,7 +363,7 @@ class KVStore:
             return None
         if keys.ndim != 4 or keys.shape[2] != len(key.tokens) or values.shape[:3] != keys.shape[:3]:
             return None
-        return Entry(keys, values, found.first, found.seconds)
+        return Entry(keys, values, found.first, found.seconds, _numbers(found.outward))
 
     def _touch(self, key: Key) -> None:
         """An entry was wanted: every tier that has it knows."""
@@ -375,3 +379,11 @@ class KVStore:
     def _pinned(self) -> set[Key]:
         with self._lock:
             return set(self._pins)
+
+
+def _numbers(noted: bytes) -> torch.Tensor | None:
+    """What was noted for each token, if it was."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.frombuffer(noted, "<f4").astype(np.float32)) if noted else None
