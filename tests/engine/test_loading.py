@@ -280,8 +280,7 @@ def test_what_waits_to_be_written_is_not_lost_when_its_pages_go(storyteller: Pag
     next(stream)
     stream.cancel()
     assert store.unwritten == len(PASSAGES) + 1
-    assert engine.passages is not None
-    engine.passages.evict(len(engine.pool))
+    engine.scheduler.evict(len(engine.pool))
     store.flush()
     assert store.unwritten == 0
     assert len(list(tmp_path.rglob("*.kv1"))) == len(PASSAGES) + 1

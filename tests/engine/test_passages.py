@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,18 @@ def prompt(engine: PagedEngine, order: list[int], asked: str = ASKED) -> list[Pa
 
 def written(engine: PagedEngine, parts: list[Part], tokens: int = 12) -> list[int]:
     return list(engine.generate([parts], max_tokens=tokens)[0].token_ids)
+
+
+def test_an_engine_that_nobody_has_lets_go_of_its_memory_when_all_is_written(keeping: Made, tmp_path: Path) -> None:
+    engine = keeping()
+    written(engine, prompt(engine, [0, 1, 2]))
+    assert engine.passages is not None
+    pool, store = weakref.ref(engine.pool), weakref.ref(engine.passages.store)
+    del engine
+    gc.collect()
+    gc.collect()  # what was written when the engine went could go only after it
+    assert (pool(), store()) == (None, None)
+    assert len(list(tmp_path.rglob("*.kv1"))) == len(PASSAGES) + 1
 
 
 def changing(engine: PagedEngine) -> Adapter:

@@ -224,7 +224,7 @@ class PagedEngine(Engine):
                 prefix=self.scheduler.prefix,
             )
             self.scheduler.keepers.append(self.passages)
-        weakref.finalize(self, _written, store)
+        weakref.finalize(self, store.close)
 
     def read_ahead(self, prompt: Prompt, *, tenant: str = "") -> int:
         """Read the passages of a prompt that are not kept yet, and keep them for `tenant`. Returns how many tokens were
@@ -500,12 +500,6 @@ class PagedEngine(Engine):
                 f"prompt and answer have up to {tokens} tokens, and the memory for keys and values holds {room}: "
                 "shorten them, or give kv_bytes more"
             )
-
-
-def _written(store: KVStore) -> None:
-    """Have all on the disk that lies in pages alone."""
-    store.write_back()
-    store.flush()
 
 
 def _told(jobs: Sequence[Job]) -> bool:

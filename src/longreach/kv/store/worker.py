@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from threading import Condition, Thread
+from threading import Condition, Thread, current_thread
 
 
 class Worker:
@@ -43,11 +43,11 @@ class Worker:
             self._changed.wait_for(lambda: self._unfinished == 0)
 
     def close(self) -> None:
-        """Do what waits, then end."""
+        """Do what waits, then end. Not waited for in a task of its own, which may be what lets go of all that it serves."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._thread is not None:
+        if self._thread is not None and self._thread is not current_thread():
             self._thread.join()
 
     def _run(self) -> None:
