@@ -38,6 +38,32 @@ def test_prefill_whole_and_in_chunks_and_decode_equal_transformers(family: str, 
 
 @pytest.mark.parametrize("kind", STEPS)
 @pytest.mark.parametrize("family", CONFIGS)
+def test_pages_of_8_bits_change_logits_by_no_more_than_documented(family: str, kind: type[Step]) -> None:
+    bridge, ids = bridge_of(family), tokens(60, 1)
+    expected = wanted(family, ids)
+    for cuts in ([60], [17, 20, 1, 1, 21], [1] * 20 + [40]):
+        sequence = sequence_of(bridge, pool_of(bridge, dtype=torch.int8))
+        found = torch.cat([read(bridge, kind, [(sequence, part)])[0] for part in ids.split(cuts)])
+        off = (found - expected) / expected.std()
+        assert 0 < off.abs().max() < 0.1
+        assert off.std() < 0.01
+
+
+@pytest.mark.parametrize("kind", STEPS[1:])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_token_by_token_pages_of_8_bits_are_read_as_they_are_defined(family: str, kind: type[Step]) -> None:
+    """Chunks are not: what their tokens see of each other, a processor's steps do not read back. Where a number lies
+    amid two codes, the last bit of what is computed decides: then some logits are a code apart."""
+    bridge, ids, found = bridge_of(family), tokens(30, 1), []
+    for one in (PlainStep, kind):
+        sequence = sequence_of(bridge, pool_of(bridge, dtype=torch.int8))
+        found.append(torch.cat([read(bridge, one, [(sequence, part)])[0] for part in ids.split(1)]))
+    assert (found[0] - found[1]).abs().max() < 100 * TOLERANCE
+    assert (found[0] - found[1]).abs().median() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("family", CONFIGS)
 def test_a_batch_of_mixed_lengths_equals_each_alone(family: str, kind: type[Step]) -> None:
     bridge = bridge_of(family)
     pool = pool_of(bridge)
