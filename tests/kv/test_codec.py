@@ -95,11 +95,8 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> 
             sides.append(torch.cat(parts, dim))
         return sides[0], sides[1]
     if isinstance(method, int8_pages.Int8Pages):
-        most = (
-            x.abs().amax(-1, keepdim=True).clamp_min(eight.LEAST * eight.MOST) * eight.BOUND for x in (keys, values)
-        )
-        keys_bound, values_bound = most
-        return keys_bound.expand_as(keys), values_bound.expand_as(values)
+        near = [x.abs().amax(-1, keepdim=True) * eight.BOUND + eight.LEAST for x in (keys, values)]
+        return near[0].expand_as(keys), near[1].expand_as(values)
     if isinstance(method, cachegen.CacheGen):
         sides = []
         for x in (keys, values):

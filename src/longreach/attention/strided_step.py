@@ -238,8 +238,8 @@ def _rows(query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, 
 
 def _one(query: torch.Tensor, run: Run, low: int, length: int, scale: float) -> Part | None:
     """Attention of one token, `[1, heads, dim]`, to entries `low .. low + length - 1` of a run of all KV heads, in as
-    few operations as that takes; None where heads are too few and too long to be given to threads as they are, or must be
-    made numbers first."""
+    few operations as that takes; None where heads are too few and too long to be given to threads as they are, or
+    are of 8 bits."""
     heads, group = run.heads, query.shape[1] // run.heads
     alone = heads % torch.get_num_threads() != 0  # a thread then has rows of heads and not heads
     if run.keys.dtype == CODES:

@@ -46,6 +46,8 @@ def show_estimate(settings: Settings, paths: Sequence[Path], chunker: str | None
         place = settings if known else settings.model_copy(update={"library": Path(aside) / "estimate.library"})
         with open_library(place, create=not known, chunker=chunker) as library:
             chunks, tokens, skipped = _cut(library, paths)
+    import torch
+
     from longreach.engine.stores import codec_of
     from longreach.kv.codec import make
     from longreach.kv.store.estimate import disk_bytes
@@ -55,7 +57,8 @@ def show_estimate(settings: Settings, paths: Sequence[Path], chunker: str | None
     dtype = choose_dtype(settings.dtype, device, shape.weight_bytes)
     kept = choose_kv_dtype(settings.kv_dtype, dtype, settings.dtype != "auto" or device.type != "cpu")
     codec = codec_of(settings, kept)
-    per_token = make(codec).bytes_per_token(shape, kept, max(1, tokens // max(1, chunks)))
+    numbers = kept if kept.is_floating_point else torch.float32  # of 8 bits, they are written as numbers
+    per_token = make(codec).bytes_per_token(shape, numbers, max(1, tokens // max(1, chunks)))
     size = disk_bytes(chunks, tokens, per_token)
     name = str(kept).removeprefix("torch.")
     told = Estimate(settings.model, name, codec, chunks, tokens, per_token, size, skipped)
