@@ -101,14 +101,15 @@ def test_a_moved_segment_equals_reading_it_where_it_is_used(family: str, kind: t
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("kept", [torch.float32, torch.int8], ids=str)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "smollm3"])
-def test_the_kernels_equal_the_definition_in_a_model(family: str, kernels: Any) -> None:
+def test_the_kernels_equal_the_definition_in_a_model(family: str, kept: torch.dtype, kernels: Any) -> None:
     """Chunks, decodes of several sequences, moved segments and streams of different lengths, all at once."""
     from longreach.attention.triton_step import TritonStep
 
     bridge, found = bridge_of(family), []
     for kind in (PlainStep, TritonStep):
-        pool = pool_of(bridge, 800)
+        pool = pool_of(bridge, 800, dtype=kept)
         one, other, source = (sequence_of(bridge, pool) for _ in range(3))
         read(bridge, kind, [(source, tokens(21, 2)), (one, tokens(18, 3))])
         segment = source.share(19)[0]
@@ -118,7 +119,8 @@ def test_the_kernels_equal_the_definition_in_a_model(family: str, kernels: Any) 
         logits = read(bridge, kind, [(one, tokens(5, 4)), (other, tokens(1, 5)), (source, tokens(1, 6))])
         logits += read(bridge, kind, [(one, tokens(1, 7)), (other, tokens(1, 8)), (source, tokens(9, 9))])
         found.append(torch.cat(logits))
-    assert (found[0] - found[1]).abs().max() < TOLERANCE
+    assert (found[0] - found[1]).abs().max() < (TOLERANCE if kept == torch.float32 else 100 * TOLERANCE)
+    assert (found[0] - found[1]).abs().median() < TOLERANCE
 
 
 def test_what_cannot_be_moved_is_detected() -> None:

@@ -9,8 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import keeping
 from kv.chunks import open_store
+from longreach.engine import Sampling
 from longreach.engine.paged import PagedEngine
+from longreach.evaluate.continuations import along
+from longreach.evaluate.metrics.fidelity import agreement_where_sure, fidelity
 from longreach.kv.codec import make
 from longreach.kv.compact import drop, gathered
 from longreach.kv.eight import BOUND, LEAST, MOST, coded, numbers_of, parts_of
@@ -135,19 +139,45 @@ def test_what_is_kept_and_placed_again_is_what_it_was(tmp_path: Path) -> None:
 
 def test_an_engine_of_8_bits_shares_and_swaps_without_a_change(storyteller: PagedEngine) -> None:
     """A second request that begins alike, and one that was swapped out, write what one alone writes."""
-    from longreach.engine.requests import Sampling
-
-    loaded = storyteller.loaded
-    prompt = [1, *([410, 395, 317, 426, 338, 401, 396] * 8)]
+    loaded, sampling = storyteller.loaded, Sampling(max_tokens=27, ignore_eos=True)
+    prompt = [1, *([395, 317, 426, 338] * 9)]
     alone = PagedEngine(loaded, kv_bytes=8 << 20, kv_dtype=torch.int8, reuse=False)
-    assert alone.pool.keys.dtype == torch.int8
-    wanted = alone.generate([prompt], max_tokens=40)[0].token_ids
+    wanted = alone.start(prompt, sampling).finish().token_ids
     shared = PagedEngine(loaded, kv_bytes=8 << 20, kv_dtype=torch.int8)
-    found = [shared.generate([prompt], max_tokens=40)[0] for _ in range(2)]
+    found = [shared.start(prompt, sampling).finish() for _ in range(2)]
     assert found[1].usage.reused_tokens >= len(prompt) - 1
     assert [one.token_ids for one in found] == [wanted, wanted]
-    room = alone.scheduler.pages_for(128) * alone.pool.page_bytes
+    room = alone.scheduler.pages_for(64) * alone.pool.page_bytes
     few = PagedEngine(loaded, kv_bytes=room, kv_dtype=torch.int8, reuse=False, preemption="swap")
-    streams = [few.start(prompt, Sampling(max_tokens=40)) for _ in range(2)]
-    assert [stream.finish().token_ids for stream in streams] == [wanted, wanted]
-    assert few.scheduler.preempted
+    stream = few.start(prompt, sampling)
+    for _ in range(13):
+        next(stream)
+    few.start([1, 395, 317], Sampling(max_tokens=5), priority=-1).finish()
+    assert few.scheduler.preempted == 1
+    assert stream.finish().token_ids == wanted
+
+
+def test_a_model_of_8_bits_writes_nearly_what_it_writes_in_32(storyteller: PagedEngine) -> None:
+    eight = PagedEngine(storyteller.loaded, kv_bytes=8 << 20, kv_dtype=torch.int8, reuse=False)
+    for prompt in ([1, *([395, 317, 426, 338] * 30)], [1, *([410, 395, 317, 426, 338, 401, 396] * 40)]):
+        answer = storyteller.generate([prompt], max_tokens=60, ignore_eos=True)[0].token_ids
+        exact, found = (along(engine, prompt, answer) for engine in (storyteller, eight))
+        assert 0 < fidelity(exact, found).kl < 0.001
+        assert agreement_where_sure(exact, found).all()
+
+
+def test_passages_of_8_bits_come_back_from_the_disk_as_they_were(storyteller: PagedEngine, tmp_path: Path) -> None:
+    """Whatever went from pages to the disk and came back in the meantime, and in another engine, answers are those of
+    pages that never left."""
+    loaded, pages = storyteller.loaded, storyteller.scheduler.pages_for(1) * 40
+    wide = keeping.keeping(loaded, tmp_path / "none", host=0, disk=0, kv_dtype=torch.int8)
+    few = pages * wide.pool.page_bytes
+    choices = keeping.choices(3, 12)
+    wanted = [keeping.answer(wide, chosen) for chosen in choices]
+    for _ in range(2):
+        engine = keeping.keeping(
+            loaded, tmp_path / "kv", codec="int8_pages", host=20_000, kv_bytes=few, kv_dtype=torch.int8
+        )
+        assert [keeping.answer(engine, chosen) for chosen in choices] == wanted
+        keeping.store_of(engine).close()
+    assert keeping.store_of(engine).stats().disk.hits > 0
