@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,13 @@ from hypothesis import strategies as st
 
 import keeping
 from kv.chunks import open_store
-from longreach.engine import Sampling
+from longreach.config import Settings
+from longreach.engine import Engine, Sampling
+from longreach.engine.gate import fingerprint_of
+from longreach.engine.memory import pool_for
 from longreach.engine.paged import PagedEngine
+from longreach.engine.stores import codec_of
+from longreach.errors import InputError, UnsupportedError
 from longreach.evaluate.continuations import along
 from longreach.evaluate.metrics.fidelity import agreement_where_sure, fidelity
 from longreach.kv.codec import make
@@ -181,3 +187,31 @@ def test_passages_of_8_bits_come_back_from_the_disk_as_they_were(storyteller: Pa
         assert [keeping.answer(engine, chosen) for chosen in choices] == wanted
         keeping.store_of(engine).close()
     assert keeping.store_of(engine).stats().disk.hits > 0
+
+
+def test_who_asks_for_8_bits_gets_them(storyteller: PagedEngine, stories: Path, tmp_path: Path) -> None:
+    engine = Engine.load(str(stories), device="cpu", dtype="float32", kv_dtype="int8", reuse="naive", cache=tmp_path)
+    assert isinstance(engine, PagedEngine)
+    assert engine.kv_bytes_of(100) < 0.4 * storyteller.kv_bytes_of(100)
+    assert fingerprint_of(engine) != fingerprint_of(storyteller)
+    parts = keeping.prompt(engine, [0, 1])
+    written = engine.generate([parts], max_tokens=5)[0]
+    assert written.usage.kv_bytes == 0  # all is let go of but what is kept for others
+    assert engine.another().pool.keys.dtype == torch.int8
+    keeping.store_of(engine).close()
+    again = Engine.load(str(stories), device="cpu", dtype="float32", kv_dtype="int8", reuse="naive", cache=tmp_path)
+    assert again.kept(parts) == [True, True]
+    with pytest.raises(InputError, match="kv_dtype"):
+        Engine.load(str(stories), kv_dtype="int3")
+
+
+def test_a_codec_that_somebody_set_is_taken_also_for_pages_of_8_bits() -> None:
+    assert codec_of(Settings(), torch.int8) == "int8_pages"
+    assert codec_of(Settings(), torch.bfloat16) == "int8(group=64)"
+    assert codec_of(Settings(codec="int8(group=64)"), torch.int8) == "int8(group=64)"
+
+
+def test_formats_that_kernels_on_cuda_do_not_read_are_refused(storyteller: PagedEngine) -> None:
+    loaded = replace(storyteller.loaded, device=torch.device("cuda"))
+    with pytest.raises(UnsupportedError, match="set kv_dtype to auto or int8"):
+        pool_for(storyteller.bridge.shapes, loaded, 1 << 20, None, torch.float16)
