@@ -144,3 +144,17 @@ def test_nodes_of_a_tree_see_the_numbers(kind: type[Step]) -> None:
         row = Row(sequence, 0, 4, sequence.position, 0)
         found.append(kind(sequence.pool, [TURNS], []).past(0, query, row, SCORES[0]))
     close(found)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", STEPS)
+def test_what_is_not_finite_is_not_lost_where_it_is_written(kind: type[Step], wrong: float) -> None:
+    pool = PagePool(20, SIZE, DIM, dtype=torch.int8)
+    sequence = Sequence(pool, 1, HEADS)
+    sequence.reserve(1)
+    key, value = torch.randn(2, 1, HEADS, DIM)
+    key[0, 1, 3] = wrong
+    step = kind(pool, [Rotation.none()], begin([(sequence, [7])]))
+    step.attend(0, torch.randn(1, HEADS * GROUP, DIM), key, value, SCORES[0])
+    found = [pool.read(int(page))[0][0].isfinite() for page in sequence.tail.table[0, :, 0]]
+    assert [bool(each.any()) for each in found] == [True, False, True]
