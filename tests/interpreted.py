@@ -47,7 +47,8 @@ def _import() -> str | None:
 
 def _mend(interpreter: ModuleType) -> None:
     """What the interpreter of Triton 3.6 lacks: it makes a loop's bound of an array of one element, which NumPy from
-    2.4 on refuses; and it multiplies matrices of bfloat16 as if their bits were whole numbers."""
+    2.4 on refuses; it multiplies matrices of bfloat16 as if their bits were whole numbers, and makes such bits of
+    these; and it cuts float32 off to bfloat16, which a GPU rounds to the nearest."""
     patch = interpreter._patch_lang_tensor
 
     def mended(tensor: type, scope: Any) -> None:
@@ -63,6 +64,15 @@ def _mend(interpreter: ModuleType) -> None:
         data = (operand.data.astype(numpy.uint32) << 16).view(numpy.float32)
         return interpreter.TensorHandle(data, interpreter.tl.float32)
 
+    cast = builder.cast_impl
+
+    def nearest(self: Any, source: Any, to: Any) -> Any:
+        if to.scalar.name != "bf16" or source.dtype.scalar.name == "bf16":
+            return cast(self, source, to)
+        rounded = torch.from_numpy(numpy.ascontiguousarray(source.data, numpy.float32)).bfloat16()
+        return interpreter.TensorHandle(rounded.view(torch.uint16).numpy(), to.scalar)
+
+    builder.cast_impl = nearest
     builder.create_dot = lambda self, a, b, *rest: dot(self, wide(a), wide(b), *rest)
     interpreter._patch_lang_tensor = mended
 

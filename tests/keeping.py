@@ -11,6 +11,8 @@ import random
 import sys
 from pathlib import Path
 
+import torch
+
 from longreach.engine import Engine, Part
 from longreach.engine.paged import PagedEngine
 from longreach.kv.codec import make
@@ -36,9 +38,10 @@ def keeping(
     disk: int = 64 << 20,
     kv_bytes: int = 32 << 20,
     fingerprint: str = "stories",
+    kv_dtype: torch.dtype | None = None,
 ) -> PagedEngine:
     """An engine that keeps passages in `folder`."""
-    engine = PagedEngine(loaded, kv_bytes=kv_bytes)
+    engine = PagedEngine(loaded, kv_bytes=kv_bytes, kv_dtype=kv_dtype)
     named = Named(codec, make(codec))
     engine.keep_passages(KVStore.open(folder, fingerprint=fingerprint, codec=named, host_bytes=host, disk_bytes=disk))
     return engine

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from longreach.attention.tables import Pages, References, Turns
+from longreach.kv.eight import numbers_of, parts_of
 from longreach.kv.pool import EMPTY
 
 
 @dataclass
 class Case:
-    """Random inputs of the kernels. A sequence has `lengths[s]` new tokens."""
+    """Random inputs of the kernels. A sequence has `lengths[s]` new tokens. `scaled`: pages are of 8 bits; `keys` and
+    `values` are the numbers they have."""
 
     lengths: list[int]
     heads: int = 2
@@ -23,6 +25,7 @@ class Case:
     width: int = 5
     slots: int = 3
     dtype: torch.dtype = torch.float32
+    scaled: bool = False
     pairs: int | None = None
     ordered: bool = False
     seed: int = 0
@@ -45,7 +48,11 @@ class Case:
         self.starts = torch.tensor([0, *torch.tensor(self.lengths).cumsum(0).tolist()], dtype=torch.int32)
         positions = below(span, pool, self.page).int() + 20
         positions[below(4, pool, self.page) == 0] = EMPTY
-        self.pages = Pages(normal(pool, self.page, self.dim), normal(pool, self.page, self.value_dim), positions)
+        stored: tuple[torch.Tensor, ...] = normal(pool, self.page, self.dim), normal(pool, self.page, self.value_dim)
+        if self.scaled:
+            stored = parts_of(stored[0], stored[1], torch.int8)
+        self.keys, self.values = numbers_of(stored)
+        self.pages = Pages(stored[0], stored[1], positions, *stored[2:])
         shape = (sequences, self.heads, width)
         pages = torch.randperm(pool, generator=make)[: sequences * self.heads * width].view(shape)
         if self.ordered:  # whole pages, one after the other, as a prompt that was read once has them
@@ -119,8 +126,8 @@ def _stream(
         seen = (alive & (stored != EMPTY))[None] & (where <= at)
         if window is not None:
             seen = seen & (where > at - window)
-        score = turned @ case.pages.keys[page].double().T * scale
+        score = turned @ case.keys[page].double().T * scale
         score = score if softcap is None else softcap * torch.tanh(score / softcap)
         scores.append(score.masked_fill(~seen[:, None], -torch.inf))
-        values.append(case.pages.values[page].double())
+        values.append(case.values[page].double())
     return torch.cat(scores, -1), torch.cat(values)

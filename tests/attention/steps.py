@@ -22,8 +22,8 @@ def bridge_of(family: str) -> Bridge:
     return _bridges[family]
 
 
-def pool_of(bridge: Bridge, pages: int = 3000, page_size: int = 16) -> PagePool:
-    return PagePool(pages, page_size, bridge.shapes.head_dim, value_dim=bridge.shapes.value_dim)
+def pool_of(bridge: Bridge, pages: int = 3000, page_size: int = 16, dtype: torch.dtype = torch.float32) -> PagePool:
+    return PagePool(pages, page_size, bridge.shapes.head_dim, value_dim=bridge.shapes.value_dim, dtype=dtype)
 
 
 def sequence_of(bridge: Bridge, pool: PagePool) -> Sequence:

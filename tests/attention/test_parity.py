@@ -38,6 +38,32 @@ def test_prefill_whole_and_in_chunks_and_decode_equal_transformers(family: str, 
 
 @pytest.mark.parametrize("kind", STEPS)
 @pytest.mark.parametrize("family", CONFIGS)
+def test_pages_of_8_bits_change_logits_by_no_more_than_documented(family: str, kind: type[Step]) -> None:
+    bridge, ids = bridge_of(family), tokens(60, 1)
+    expected = wanted(family, ids)
+    for cuts in ([60], [17, 20, 1, 1, 21], [1] * 20 + [40]):
+        sequence = sequence_of(bridge, pool_of(bridge, dtype=torch.int8))
+        found = torch.cat([read(bridge, kind, [(sequence, part)])[0] for part in ids.split(cuts)])
+        off = (found - expected) / expected.std()
+        assert 0 < off.abs().max() < 0.1
+        assert off.std() < 0.01
+
+
+@pytest.mark.parametrize("kind", STEPS[1:])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_token_by_token_pages_of_8_bits_are_read_as_they_are_defined(family: str, kind: type[Step]) -> None:
+    """Chunks are not: what their tokens see of each other, a processor's steps do not read back. Where a number lies
+    amid two codes, the last bit of what is computed decides: then some logits are a code apart."""
+    bridge, ids, found = bridge_of(family), tokens(30, 1), []
+    for one in (PlainStep, kind):
+        sequence = sequence_of(bridge, pool_of(bridge, dtype=torch.int8))
+        found.append(torch.cat([read(bridge, one, [(sequence, part)])[0] for part in ids.split(1)]))
+    assert (found[0] - found[1]).abs().max() < 100 * TOLERANCE
+    assert (found[0] - found[1]).abs().median() < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("family", CONFIGS)
 def test_a_batch_of_mixed_lengths_equals_each_alone(family: str, kind: type[Step]) -> None:
     bridge = bridge_of(family)
     pool = pool_of(bridge)
@@ -75,14 +101,15 @@ def test_a_moved_segment_equals_reading_it_where_it_is_used(family: str, kind: t
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("kept", [torch.float32, torch.int8], ids=str)
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox", "smollm3"])
-def test_the_kernels_equal_the_definition_in_a_model(family: str, kernels: Any) -> None:
+def test_the_kernels_equal_the_definition_in_a_model(family: str, kept: torch.dtype, kernels: Any) -> None:
     """Chunks, decodes of several sequences, moved segments and streams of different lengths, all at once."""
     from longreach.attention.triton_step import TritonStep
 
     bridge, found = bridge_of(family), []
     for kind in (PlainStep, TritonStep):
-        pool = pool_of(bridge, 800)
+        pool = pool_of(bridge, 800, dtype=kept)
         one, other, source = (sequence_of(bridge, pool) for _ in range(3))
         read(bridge, kind, [(source, tokens(21, 2)), (one, tokens(18, 3))])
         segment = source.share(19)[0]
@@ -92,7 +119,8 @@ def test_the_kernels_equal_the_definition_in_a_model(family: str, kernels: Any) 
         logits = read(bridge, kind, [(one, tokens(5, 4)), (other, tokens(1, 5)), (source, tokens(1, 6))])
         logits += read(bridge, kind, [(one, tokens(1, 7)), (other, tokens(1, 8)), (source, tokens(9, 9))])
         found.append(torch.cat(logits))
-    assert (found[0] - found[1]).abs().max() < TOLERANCE
+    assert (found[0] - found[1]).abs().max() < (TOLERANCE if kept == torch.float32 else 100 * TOLERANCE)
+    assert (found[0] - found[1]).abs().median() < TOLERANCE
 
 
 def test_what_cannot_be_moved_is_detected() -> None:

@@ -14,7 +14,8 @@ from attention import slow
 from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.tuning import PrefillTuning, splits
 from longreach.errors import UnsupportedError
-from longreach.kv.pool import EMPTY
+from longreach.kv.eight import parts_of
+from longreach.kv.pool import EMPTY, PagePool
 
 SMALL = PrefillTuning(rows=16, entries=64, warps=4, stages=2, resident=1)
 
@@ -30,6 +31,9 @@ SHAPES: list[dict[str, Any]] = [
     {"page": 64, "dim": 128, "value_dim": 128, "width": 3, "dtype": torch.bfloat16},
     {"page": 16, "dim": 64, "value_dim": 64, "dtype": torch.bfloat16},
     {"page": 32, "dtype": torch.float16},
+    {"scaled": True},
+    {"scaled": True, "group": 4, "dim": 24, "value_dim": 40, "pairs": 8},
+    {"scaled": True, "page": 64, "dim": 64, "value_dim": 64, "width": 3, "dtype": torch.bfloat16},
 ]
 SCORES: list[dict[str, Any]] = [{}, {"window": 30}, {"softcap": 5.0}, {"window": 17, "softcap": 2.0}]
 
@@ -54,7 +58,8 @@ def prefill(kernels: Any) -> Any:
 def _on(case: Any, device: str) -> Any:
     def moved(values: Any) -> Any:
         # References stay views of something larger on the device too.
-        return type(values)(*(_kept(getattr(values, name), device) for name in values.__dataclass_fields__))
+        every = [getattr(values, name) for name in values.__dataclass_fields__]
+        return type(values)(*(None if one is None else _kept(one, device) for one in every))
 
     case = replace(case)
     case.pages, case.references, case.turns = (moved(x) for x in (case.pages, case.references, case.turns))
@@ -206,14 +211,13 @@ def test_any_tables_prefill_alike(
 
 
 @pytest.mark.parametrize("heads", [3, 1])
-def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str, heads: int) -> None:
+@pytest.mark.parametrize("kept", [torch.float32, torch.int8])
+def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str, kept: torch.dtype, heads: int) -> None:
     module = kernels("write")
     tokens, dim, value_dim, page = 5, 8, 12, 16
-    pages = Pages(
-        torch.zeros(9, page, dim, device=device),
-        torch.zeros(9, page, value_dim, device=device),
-        torch.full((9, page), EMPTY, dtype=torch.int32, device=device),
-    )
+    pool = PagePool(9, page, dim, dtype=kept, device=device, value_dim=value_dim)
+    pool.positions[:] = EMPTY
+    pages = Pages.of(pool)
     both = torch.randn(tokens, heads * (dim + value_dim), device=device)
     key, value = both[:, : heads * dim].view(tokens, heads, dim), both[:, heads * dim :].view(tokens, heads, value_dim)
     if heads == 1:  # as a model leaves them that turns heads and tokens
@@ -230,22 +234,23 @@ def test_written_tokens_are_found_where_they_were_put(kernels: Any, device: str,
         for h in range(heads):
             if target[t, h] >= 0:
                 place = int(target[t, h]), int(entries[t])
-                assert torch.equal(pages.keys[place], key[t, h])
-                assert torch.equal(pages.values[place], value[t, h])
+                wanted = parts_of(key[t, h], value[t, h], kept)
+                assert all(torch.equal(x[place], one) for x, one in zip(pool.stored, wanted, strict=True))
                 assert pages.positions[place] == position[t]
     assert int((pages.positions != EMPTY).sum()) == tokens * heads - 1
 
 
 @pytest.mark.thorough
-def test_no_entry_scores_above_its_pages_bound(kernels: Any, device: str) -> None:
+@pytest.mark.parametrize("scaled", [False, True])
+def test_no_entry_scores_above_its_pages_bound(kernels: Any, device: str, scaled: bool) -> None:
     module = kernels("bounds")
-    case = slow.Case([1, 1], width=3)
+    case = slow.Case([1, 1], width=3, scaled=scaled)
     on = _on(case, device)
     bounds = torch.zeros(len(case.pages.keys), 2, case.dim, device=device)
     module.bound(on.pages, torch.arange(len(bounds), dtype=torch.int32, device=device), bounds)
     scores = module.score(on.query, on.pages, bounds, on.references, on.turns).cpu()
     written = case.pages.positions != EMPTY
-    least = case.pages.keys.masked_fill(~written[..., None], torch.inf).amin(1)
+    least = case.keys.masked_fill(~written[..., None], torch.inf).amin(1)
     assert torch.equal(bounds[:, 0].cpu(), least)
     for s in range(2):
         for h in range(case.heads):
@@ -257,7 +262,7 @@ def test_no_entry_scores_above_its_pages_bound(kernels: Any, device: str) -> Non
                 cos, sin = case.turns.cosines[s, slot], case.turns.sines[s, slot]
                 q1, q2 = case.query[s, h * case.group : (h + 1) * case.group].chunk(2, -1)
                 turned = torch.cat([q1 * cos + q2 * sin, q2 * cos - q1 * sin], -1)
-                products = turned @ case.pages.keys[page][written[page]].T
+                products = turned @ case.keys[page][written[page]].T
                 assert (products <= own[n] + 1e-4).all()
                 low, high = bounds[page].cpu()
                 torch.testing.assert_close(own[n], torch.maximum(turned * low, turned * high).sum(-1).amax())

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from longreach.attention.rotation import Rotation
 from longreach.errors import InputError, ModelError, SpecError
+from longreach.kv import eight
 from longreach.kv.codec import (
     CodecError,
     Profile,
@@ -25,6 +26,7 @@ from longreach.kv.codec import (
     entropy,
     frame,
     grouped,
+    int8_pages,
     make,
     steps,
     takes_profile,
@@ -40,6 +42,7 @@ SPECS = {
     "raw": ["raw"],
     "int8": ["int8", "int8(group=7)"],
     "int4": ["int4", "int4(group=5)"],
+    "int8_pages": ["int8_pages"],
     "cachegen": ["cachegen", "cachegen(level=0, group=3)", "cachegen(level=4, group=1)"],
     "fisher": ["fisher", "fisher(level=0)", "fisher(level=4)"],
     "ladder": ["ladder", "ladder(level=0)", "ladder(level=4)"],
@@ -91,6 +94,9 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> 
                 parts.append(((high - low + slack) / (2**method.bits - 1) * 0.502).expand_as(part))
             sides.append(torch.cat(parts, dim))
         return sides[0], sides[1]
+    if isinstance(method, int8_pages.Int8Pages):
+        near = [x.abs().amax(-1, keepdim=True) * eight.BOUND + eight.LEAST for x in (keys, values)]
+        return near[0].expand_as(keys), near[1].expand_as(values)
     if isinstance(method, cachegen.CacheGen):
         sides = []
         for x in (keys, values):
@@ -268,7 +274,7 @@ def test_a_sensitivity_comes_back_from_its_file_for_its_model_only(tmp_path: Pat
         Sensitivity.load(tmp_path / "weights", "that")
 
 
-@pytest.mark.parametrize("spec", ["raw", "int8", "int8(group=16)", "int4"])
+@pytest.mark.parametrize("spec", ["raw", "int8", "int8(group=16)", "int4", "int8_pages"])
 def test_the_estimate_of_fixed_widths_is_exact_but_for_the_head(spec: str) -> None:
     @dataclasses.dataclass
     class Shape:

@@ -30,9 +30,9 @@ ALL = str(tuple((layer, head) for layer in range(5) for head in range(4)))
 PROMPT = [1, *([410, 395, 317, 426, 338, 401, 396] * 70)][:448]
 
 
-@pytest.fixture(scope="module")
-def engine(storyteller: PagedEngine) -> PagedEngine:
-    return PagedEngine(storyteller.loaded, kv_bytes=16 << 20, step_tokens=150)
+@pytest.fixture(scope="module", params=[None, torch.int8], ids=["", "8 bits"])
+def engine(storyteller: PagedEngine, request: pytest.FixtureRequest) -> PagedEngine:
+    return PagedEngine(storyteller.loaded, kv_bytes=16 << 20, step_tokens=150, kv_dtype=request.param)
 
 
 def policy_of(spec: str, asked: bool) -> Policy:

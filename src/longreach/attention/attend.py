@@ -54,20 +54,21 @@ def attend(
     outputs, sums = [], []
     for head, stream in enumerate(streams):
         own = query[:, head * group : (head + 1) * group].float()
-        logits, values = [own.new_empty(*own.shape[:2], 0)], [pool.values.new_empty(0, pool.values.shape[2])]
+        logits, values = [own.new_empty(*own.shape[:2], 0)], [own.new_empty(0, pool.values.shape[2])]
         for ref in stream:
             turned = rotation.turn(own, -ref.shift)
-            logit = turned @ pool.keys[ref.page].float().T * scores.scale
+            keys, value = (x.float() for x in pool.read(ref.page))
+            logit = turned @ keys.T * scores.scale
             if scores.softcap:
                 logit = scores.softcap * torch.tanh(logit / scores.softcap)
             logits.append(
                 logit.masked_fill(~_seen(positions, pool.positions[ref.page], ref, scores)[:, None], -torch.inf)
             )
-            values.append(pool.values[ref.page])
+            values.append(value)
         logit = torch.cat(logits, -1)
         lse = torch.logsumexp(logit, -1) if logit.shape[-1] else torch.full(own.shape[:2], -torch.inf)
         weights = torch.exp(logit - lse.clamp_min(torch.finfo(lse.dtype).min)[..., None])
-        outputs.append((weights @ torch.cat(values).float()).to(query.dtype))
+        outputs.append((weights @ torch.cat(values)).to(query.dtype))
         sums.append(lse)
     return torch.cat(outputs, 1), torch.cat(sums, 1)
 

@@ -136,11 +136,9 @@ def _stored(segment: Segment, count: int, layer: int) -> list[tuple[torch.Tensor
     runs = segment.runs(layer)
     if all(run.heads == heads for run in runs):
         rooms = [(run, min(count - run.first, run.room)) for run in runs]
-        return [(run.keys[:, :room], run.values[:, :room]) for run, room in rooms if room > 0]
+        return [run.read(0, room) for run, room in rooms if room > 0]
     pages = segment.pool.index(segment.table[layer].reshape(-1))
-    both = (
-        x[pages].view(heads, columns * segment.pool.page_size, -1) for x in (segment.pool.keys, segment.pool.values)
-    )
+    both = (x.view(heads, columns * segment.pool.page_size, -1) for x in segment.pool.read(pages))
     keys, values = (x[:, :count] for x in both)
     return [(keys, values)]
 

@@ -49,7 +49,7 @@ class NarrowingStep:
         self._rotations = rotations
         self._narrow = narrow
         self._first = len(seen.positions) - tokens
-        self._device, self._dtype = sequence.pool.keys.device, sequence.pool.keys.dtype
+        self._device, self._dtype = sequence.pool.keys.device, sequence.pool.dtype
         self.rows = torch.arange(tokens, device=self._device)
         self._chosen = self.rows
         self._keys: list[torch.Tensor] = []

@@ -20,9 +20,12 @@ from numba import carray, cfunc, njit, types
 
 from longreach.attention.merge import Part
 from longreach.attention.numba_tools import FAST, OPTIONS, count, exp, own_threads, pointer, prefetch, read, write
+from longreach.kv import eight
 
 # What a kernel is told, in int64. Memory is given by its address. From `TABLE` on there are the runs.
-TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH, TABLE = range(13)
+TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH = range(12)
+# Of the pool: where its keys begin, and where the scales of keys and of values do, if they are of 8 bits.
+POOL, KEY_SCALES, VALUE_SCALES, TABLE = range(12, 16)
 # A line of the table of runs, which is in the order of tokens: a run of pages, `LENGTH` entries of which are seen by
 # `TOKEN`, of the KV heads from `HEAD` on. The new entry is written behind them but one where `WRITE` is 1.
 TOKEN, HEAD, COVERED, KEYS, VALUES, KEYS_APART, VALUES_APART, LENGTH, TURNED, ALIVE, WRITE = range(11)
@@ -36,13 +39,20 @@ LEAST = 128
 """Entries that are a part at least."""
 LOW = np.float32(-1e30)
 """Below all scores."""
+_LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0), torch.int8: np.int8(0)}
+"""What stands for a number that is stored, by how it is kept."""
 
 
 def decode(
-    runs: Many[Line], query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float, dtype: torch.dtype
+    runs: Many[Line],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    stored: tuple[torch.Tensor, ...],
 ) -> Part:
     """Output `[tokens, heads, value_dim]` and log-sum-exp `[tokens, heads]` of `query [tokens, heads, dim]`; `key` and
-    `value [tokens, kv_heads, ..]` are written to where `runs` say, among keys and values of `dtype`. All but those are
+    `value [tokens, kv_heads, ..]` are written to where `runs` say, in the pool that has `stored` them. All but that is
     float32 and contiguous."""
     (tokens, heads, dim), (_, kv_heads, value_dim) = query.shape, value.shape
     group, threads, run = heads // kv_heads, torch.get_num_threads(), own_threads()
@@ -53,18 +63,19 @@ def decode(
     output, lse = query.new_empty(tokens, heads, value_dim), query.new_empty(tokens, heads)
     scratch = query.new_empty(slots * group * (dim + BLOCK + 2 + value_dim))
     told = [0, 0, kv_heads, len(runs), span, _bits(scale)]
-    told += [x.data_ptr() for x in (query, key, value, output, lse, scratch)]
+    told += [x.data_ptr() for x in (query, key, value, output, lse, scratch, stored[0])]
+    told += [x.data_ptr() for x in stored[2:]] or [0, 0]
     for line in runs:
         told += line
     numbers = np.array(told, np.int64)
-    kernel = _compiled(group, dim, value_dim, dtype == torch.bfloat16)
+    kernel = _compiled(group, dim, value_dim, stored[0].dtype)
     run(kernel.address, numbers.ctypes.data, threads)
     return output, lse
 
 
 def can_decode(dtype: torch.dtype) -> bool:
     """Whether the kernel runs here, for keys and values in `dtype`."""
-    return dtype in (torch.float32, torch.bfloat16) and own_threads() is not None
+    return dtype in _LIKE and own_threads() is not None
 
 
 @cache
@@ -75,7 +86,29 @@ def _bits(number: float) -> int:
 @njit(**OPTIONS)
 def _bytes(like: Any) -> Any:
     """Of a stored number."""
-    return np.int64(2) if isinstance(like, np.uint16) else np.int64(4)
+    return np.int64(4) if isinstance(like, np.float32) else np.int64(2) if isinstance(like, np.uint16) else np.int64(1)
+
+
+@njit(**OPTIONS)
+def _scale(scales: Any, entry: Any, like: Any) -> Any:
+    """What the stored numbers of an entry are multiplied by, which is 1 but for whole ones."""
+    return read(scales, entry, np.uint16(0)) if isinstance(like, np.int8) else np.float32(1)
+
+
+@njit(**OPTIONS)
+def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any) -> None:
+    """Put `size` float32 at one address to another, and what they are multiplied by to a third: see `kv.eight`."""
+    share = np.float32(1)
+    if isinstance(like, np.int8):
+        top, lost = np.float32(0), np.float32(0)
+        for channel in range(size):
+            number = read(new, channel, np.float32(0))
+            top = max(top, abs(number))
+            lost += number * np.float32(0)  # what is no number shall not be one because it was compared
+        write(scale_to, 0, max(top * np.float32(1 / eight.MOST), np.float32(eight.LEAST)) + lost, np.uint16(0))
+        share = np.float32(1) / read(scale_to, 0, np.uint16(0))
+    for channel in range(size):
+        write(to, channel, share * read(new, channel, np.float32(0)), like)
 
 
 @njit(fastmath=True, forceinline=True, no_cpython_wrapper=True)
@@ -88,11 +121,12 @@ def _greatest(scores: Any, size: Any) -> Any:
 
 
 @njit(**OPTIONS)
-def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: Any) -> None:
-    """Add `entries` keys and values at addresses to the output of `slot`, which is not divided yet, and to its sums:
-    the greatest score and the sum of weights."""
+def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries: Any, slot: Any) -> None:
+    """Add `entries` keys and values at addresses, with their `scales` at two others, to the output of `slot`, which is
+    not divided yet, and to its sums: the greatest score and the sum of weights."""
     group, dim, value_dim, like = sizes
     query, scores, sums, output = slot
+    key_scales, value_scales = scales
     line, value_line = dim * _bytes(like), value_dim * _bytes(like)
     for begin in range(0, entries, BLOCK):
         size = min(BLOCK, entries - begin)
@@ -106,7 +140,7 @@ def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: 
                 score = np.float32(0)
                 for channel in range(dim):
                     score += query[row, channel] * read(key, channel, like)
-                scores[row, at] = score
+                scores[row, at] = score * _scale(key_scales, begin + at, like)
         if alive:
             seen = carray(pointer(alive + begin), (size,), np.uint8)
             for at in range(size):
@@ -127,7 +161,7 @@ def _attend(sizes: Any, keys: Any, values: Any, alive: Any, entries: Any, slot: 
             total = np.float32(0)
             for at in range(size):
                 weight = exp(scores[row, at] - top)
-                scores[row, at] = weight
+                scores[row, at] = weight * _scale(value_scales, begin + at, like)
                 total += weight
             sums[1, row] += total
             fours = size - size % 4
@@ -196,14 +230,13 @@ def _part(
             continue
         keys = table[at, KEYS] + own * table[at, KEYS_APART]
         values = table[at, VALUES] + own * table[at, VALUES_APART]
+        scaled = 2 * ((keys - told[POOL]) // (dim * _bytes(like)))  # as many bytes from where scales begin
+        key_scales, value_scales = told[KEY_SCALES] + scaled, told[VALUE_SCALES] + scaled
         if table[at, WRITE] and high == length:
-            new = 4 * (table[at, TOKEN] * told[HEADS] + head)
-            for channel in range(dim):
-                new_number = read(told[KEY] + new * dim, channel, np.float32(0))
-                write(keys + (length - 1) * dim * _bytes(like), channel, new_number, like)
-            for channel in range(value_dim):
-                new_number = read(told[VALUE] + new * value_dim, channel, np.float32(0))
-                write(values + (length - 1) * value_dim * _bytes(like), channel, new_number, like)
+            new, last = 4 * (table[at, TOKEN] * told[HEADS] + head), length - 1
+            _store(told[KEY] + new * dim, keys + last * dim * _bytes(like), key_scales + 2 * last, dim, like)
+            to = values + last * value_dim * _bytes(like)
+            _store(told[VALUE] + new * value_dim, to, value_scales + 2 * last, value_dim, like)
         if table[at, TURNED] != known:
             known = table[at, TURNED]
             for row in range(group):
@@ -211,7 +244,8 @@ def _part(
                     query[row, channel] = scale * read(known + 4 * (head * group + row) * dim, channel, np.float32(0))
         alive = table[at, ALIVE]
         keys, values = keys + low * dim * _bytes(like), values + low * value_dim * _bytes(like)
-        _attend(sizes, keys, values, alive + low if alive else alive, high - low, (query, scores, sums, output))
+        scales = key_scales + 2 * low, value_scales + 2 * low
+        _attend(sizes, keys, values, scales, alive + low if alive else alive, high - low, (query, scores, sums, output))
 
 
 @njit(**OPTIONS)
@@ -281,9 +315,9 @@ def _work(sizes: Any, told: Any) -> None:
 
 
 @cache
-def _compiled(group: int, dim: int, value_dim: int, half: bool) -> Any:
+def _compiled(group: int, dim: int, value_dim: int, kept: torch.dtype) -> Any:
     """The C function of a kernel. Its sizes are constants in it; compiled code is kept on disk."""
-    sizes = group, dim, value_dim, np.uint16(0) if half else np.float32(0)
+    sizes = group, dim, value_dim, _LIKE[kept]
 
     @cfunc(types.void(types.voidptr), cache=True, fastmath=FAST)
     def kernel(told: Any) -> None:

@@ -30,7 +30,7 @@ class NumbaStep(StridedStep):
         if layer == 0:
             for row in self.rows:
                 write_positions(self.pool, row)
-        output, lse = decode(lines, own, keys, values, scores.scale, self.pool.keys.dtype)
+        output, lse = decode(lines, own, keys, values, scores.scale, self.pool.stored)
         return output.to(query.dtype), lse
 
     def _lines(self, layer: int, row: Row, turned: dict[int, torch.Tensor], window: int | None) -> list[Line] | None:

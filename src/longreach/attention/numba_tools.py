@@ -90,13 +90,15 @@ def prefetch(context: Any, address: Any) -> Any:
 @intrinsic
 def read(context: Any, address: Any, index: Any, like: Any) -> Any:
     """Number `index` of those at an address, as float32: they are float32 where `like` is, bfloat16 where it is of
-    uint16."""
+    uint16, whole numbers where it is of int8."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         own, wide = context.get_value_type(like), ir.IntType(32)
         loaded = builder.load(builder.gep(builder.inttoptr(given[0], own.as_pointer()), [given[1]]))
         if like == types.float32:
             return loaded
+        if like == types.int8:
+            return builder.sitofp(loaded, ir.FloatType())
         return builder.bitcast(builder.shl(builder.zext(loaded, wide), ir.Constant(wide, 16)), ir.FloatType())
 
     return types.float32(types.int64, types.int64, like), generate
@@ -104,12 +106,18 @@ def read(context: Any, address: Any, index: Any, like: Any) -> Any:
 
 @intrinsic
 def write(context: Any, address: Any, index: Any, number: Any, like: Any) -> Any:
-    """Put a float32 where `read` finds it; the nearest bfloat16, the even one of two, where it is one."""
+    """Put a float32 where `read` finds it; the nearest bfloat16 or whole number, the even one of two, where it is such,
+    and 0 for what is no number where it is whole."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         own, wide = context.get_value_type(like), ir.IntType(32)
         number = given[2]
-        if like != types.float32:
+        if like == types.int8:
+            near, whole = "llvm.rint.f32", "llvm.fptosi.sat.i8.f32"
+            for name, result in ((near, ir.FloatType()), (whole, own)):
+                shape = ir.FunctionType(result, [ir.FloatType()])
+                number = builder.call(cgutils.get_or_insert_function(builder.module, shape, name), [number])
+        elif like != types.float32:
             bits = builder.bitcast(number, wide)
             odd = builder.and_(builder.lshr(bits, ir.Constant(wide, 16)), ir.Constant(wide, 1))
             rounded = builder.add(builder.add(bits, ir.Constant(wide, 0x7FFF)), odd)

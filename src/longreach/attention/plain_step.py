@@ -30,7 +30,7 @@ class PlainStep(Step):
         for at in range(row.count):
             column, entry = divmod(row.entry + at, size)
             pages = self.pool.index(row.tail.table[layer, :, column])
-            self.pool.keys[pages, entry], self.pool.values[pages, entry] = key[at], value[at]
+            self.pool.write((pages, entry), key[at], value[at])
             self.pool.positions[pages, entry] = int(places[at])
 
     def _attend(

@@ -71,7 +71,7 @@ class SelectedPages:
         pool, heads = segment.pool, self._sequence.heads
         table = pool.index(segment.table[layer].reshape(-1)).view(heads, -1)
         pages = table.gather(1, columns).flatten()
-        keys, values = (x[pages].view(heads, -1, x.shape[2]).float() for x in (pool.keys, pool.values))
+        keys, values = (x.view(heads, -1, x.shape[2]).float() for x in pool.read(pages))
         own = query.float().view(heads, -1, query.shape[-1])
         logits = own @ keys.transpose(-1, -2) * scores.scale
         if scores.softcap is not None:
@@ -96,7 +96,8 @@ class SelectedPages:
         if have < full:
             size = segment.pool.page_size
             pages = segment.pool.index(segment.table[layer, :, have:full].reshape(-1))
-            keys = segment.pool.keys[pages].view(self._sequence.heads, full - have, size, -1).float()
+            keys, _ = segment.pool.read(pages)
+            keys = keys.view(self._sequence.heads, full - have, size, -1).float()
             fresh = keys.amin(2), keys.amax(2)
             known = (torch.cat([known[0], fresh[0]], 1), torch.cat([known[1], fresh[1]], 1)) if known else fresh
             self._bounds[segment, layer] = known

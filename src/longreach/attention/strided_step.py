@@ -17,6 +17,7 @@ from longreach.attention.rotation import Rotation
 from longreach.attention.seen import Seen
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
 from longreach.attention.step import Row, Step
+from longreach.kv.eight import CODES, parts_of
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
 
@@ -80,16 +81,17 @@ class StridedStep(Step):
     def write(self, layer: int, row: Row, key: torch.Tensor, value: torch.Tensor) -> None:
         runs = row.tail.runs(layer)
         last = runs[-1]
+        parts = parts_of(key, value, self.pool.keys.dtype)
         if row.count == 1 and last.heads == row.sequence.heads and 0 <= row.entry - last.first < last.room:
             at = row.entry - last.first
-            last.keys.select(1, at).copy_(key[0])
-            last.values.select(1, at).copy_(value[0])
+            for stored, new in zip(last.stored, parts, strict=True):
+                stored.select(1, at).copy_(new[0])
             runs = []
         for run in runs:
             begin, end = max(row.entry, run.first), min(row.entry + row.count, run.first + run.room)
             if begin < end:
                 own, heads = slice(begin - row.entry, end - row.entry), slice(run.head, run.head + run.heads)
-                for stored, new in ((run.keys, key), (run.values, value)):
+                for stored, new in zip(run.stored, parts, strict=True):
                     stored[:, begin - run.first : end - run.first].copy_(new[own, heads].transpose(0, 1))
         if layer == 0:
             write_positions(self.pool, row)
@@ -209,23 +211,39 @@ def _of_run(
     """Attention of `query [tokens, heads, dim]` to the entries `low .. length - 1` of a run, as far as they are
     `seen`."""
     tokens, group = len(query), query.shape[1] // heads
-    keys, values = (x.narrow(1, low, length - low) for x in (run.keys, run.values))
     if tokens == 1:
         own = query.reshape(heads, group, -1)
-        output, lse = _products(own[run.head : run.head + run.heads], keys, values, scores, seen)
+        output, lse = _rows(own[run.head : run.head + run.heads], run, low, length, scores, seen)
         return output.reshape(1, run.heads * group, -1), lse.reshape(1, -1)
     own = query[:, run.head * group : (run.head + run.heads) * group]
     rows = own.reshape(tokens, run.heads, group, -1).transpose(0, 1).reshape(run.heads, tokens * group, -1)
-    output, lse = _products(rows, keys, values, scores, seen)
+    output, lse = _rows(rows, run, low, length, scores, seen)
     output = output.reshape(run.heads, tokens, group, -1).transpose(0, 1).reshape(tokens, run.heads * group, -1)
     return output, lse.reshape(run.heads, tokens, group).transpose(0, 1).reshape(tokens, run.heads * group)
 
 
+def _rows(query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, seen: Seen | None) -> Part:
+    """As `_products` for `query [run.heads, rows, dim]` and the entries `low .. length - 1` of a run. What is kept in
+    fewer bits than queries have is made as wide as they are, part by part; 16 bits not for a few rows."""
+    kept = run.keys.dtype
+    if kept == query.dtype or (kept != CODES and query.shape[1] <= FEW):
+        return _products(query, *run.read(low, length), scores, seen)
+    parts = []
+    for at in range(low, length, BLOCK):
+        end = min(at + BLOCK, length)
+        keys, values = (x.to(query.dtype) for x in run.read(at, end))
+        parts.append(_products(query, keys, values, scores, seen and Seen(seen.mask[:, at - low : end - low])))
+    return merge(parts)
+
+
 def _one(query: torch.Tensor, run: Run, low: int, length: int, scale: float) -> Part | None:
     """Attention of one token, `[1, heads, dim]`, to entries `low .. low + length - 1` of a run of all KV heads, in as
-    few operations as that takes; None where heads are too few and too long to be given to threads as they are."""
+    few operations as that takes; None where heads are too few and too long to be given to threads as they are, or
+    are of 8 bits."""
     heads, group = run.heads, query.shape[1] // run.heads
     alone = heads % torch.get_num_threads() != 0  # a thread then has rows of heads and not heads
+    if run.keys.dtype == CODES:
+        return None
     if alone and length * (run.keys.shape[2] + run.values.shape[2]) * run.keys.element_size() >= CACHE:
         return None
     own = query.to(run.keys.dtype)
@@ -278,15 +296,8 @@ def _fresh(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: 
 
 def _products(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scores: Scores, seen: Seen | None) -> Part:
     """`query [.., heads, rows, dim]` with `keys`, `values [.., heads, entries, dim]`, as far as they are `seen`. Keys
-    and values may be of fewer bits than queries."""
-    own, rows = query.dtype, query.shape[-2]
-    if keys.dtype != own and rows > FEW:
-        parts = []
-        for at in range(0, keys.shape[-2], BLOCK):
-            block = slice(at, at + BLOCK)
-            wide = [x[..., block, :].to(own) for x in (keys, values)]
-            parts.append(_products(query, wide[0], wide[1], scores, seen and Seen(seen.mask[:, block])))
-        return merge(parts)
+    and values may be of fewer bits than queries, which are then rounded to those."""
+    own = query.dtype
     if scores.softcap is None:
         query = query.to(keys.dtype)
         if seen is not None:

@@ -7,22 +7,39 @@ from dataclasses import dataclass
 import torch
 
 from longreach.errors import UnsupportedError
+from longreach.kv.pool import PagePool
 
 
 @dataclass(frozen=True, slots=True)
 class Pages:
     """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` of
     `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or
-    not."""
+    not. Keys and values of 8 bits (int8) have `key_scales` and `value_scales [P, page, 1]` beside them (`kv.eight`)."""
 
     keys: torch.Tensor
     values: torch.Tensor
     positions: torch.Tensor
+    key_scales: torch.Tensor | None = None
+    value_scales: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, pool: PagePool) -> Pages:
+        """Those of a pool."""
+        return cls(pool.keys, pool.values, pool.positions, *pool.stored[2:])
 
     @property
     def size(self) -> int:
         """Entries of a page."""
         return self.keys.shape[1]
+
+    @property
+    def scaled(self) -> bool:
+        """Whether they are of 8 bits."""
+        return self.key_scales is not None
+
+    def multiplied(self, query: torch.Tensor) -> torch.dtype:
+        """What keys and values are multiplied in: as they are kept, or, of 8 bits, as the query is."""
+        return query.dtype if self.scaled else self.keys.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,9 @@ def check(query: torch.Tensor, pages: Pages, references: References, turns: Turn
         )
     if any(tensor.stride(2) != 1 for tensor in (references.pages, references.slots, references.alive)):
         raise UnsupportedError("References of a stream must lie side by side: the last stride must be 1.")
-    for tensor in (query, pages.keys, pages.values, pages.positions, turns.cosines, turns.sines, turns.shifts):
+    scales = [x for x in (pages.key_scales, pages.value_scales) if x is not None]
+    given = (query, pages.keys, pages.values, pages.positions, *scales, turns.cosines, turns.sines, turns.shifts)
+    for tensor in given:
         if not tensor.is_contiguous():
             raise UnsupportedError(
                 f"A tensor of shape {list(tensor.shape)} is not contiguous; call contiguous() first."

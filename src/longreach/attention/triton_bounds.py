@@ -17,8 +17,16 @@ from longreach.attention.triton_parts import UNSEEN
 
 @triton.jit
 def _bound(
-    keys, stored, which, bounds, DIM: tl.constexpr, PAGE: tl.constexpr, BLOCK_DIM: tl.constexpr
-):  # fmt: skip
+    keys,
+    key_scales,
+    stored,
+    which,
+    bounds,
+    DIM: tl.constexpr,
+    PAGE: tl.constexpr,
+    SCALED: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+):
     page = tl.load(which + tl.program_id(0)).to(tl.int64)
     entry = tl.arange(0, PAGE)
     channel = tl.arange(0, BLOCK_DIM)
@@ -26,6 +34,8 @@ def _bound(
     written = (tl.load(stored + page * PAGE + entry, mask=page >= 0, other=UNSEEN) != UNSEEN)[:, None]
     key = tl.load(keys + page * PAGE * DIM + entry[:, None] * DIM + channel[None, :], mask=written & real[None, :])
     key = key.to(tl.float32)
+    if SCALED:
+        key *= tl.load(key_scales + page * PAGE + entry, mask=page >= 0, other=0.0).to(tl.float32)[:, None]
     least = tl.min(tl.where(written, key, float("inf")), 0)
     greatest = tl.max(tl.where(written, key, float("-inf")), 0)
     to = bounds + page * 2 * DIM + channel
@@ -100,11 +110,13 @@ def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
     if len(which):
         _bound[(len(which),)](
             pages.keys,
+            pages.key_scales,
             pages.positions,
             which,
             bounds,
             DIM=dim,
             PAGE=pages.size,
+            SCALED=pages.scaled,
             BLOCK_DIM=triton.next_power_of_2(dim),
             num_warps=4,
         )

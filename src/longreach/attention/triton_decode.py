@@ -24,6 +24,8 @@ def _decode(
     position,
     keys,
     values,
+    key_scales,
+    value_scales,
     stored,
     pages,
     slots,
@@ -52,6 +54,7 @@ def _decode(
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
+    SCALED: tl.constexpr,
     TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -109,6 +112,11 @@ def _decode(
             mask=(value_channel < VALUE_DIM)[None, :] if BLOCK_VALUE != VALUE_DIM else None,
             other=0.0 if BLOCK_VALUE != VALUE_DIM else None,
         )
+        if SCALED:  # whole numbers up to 127 are exact in any of the formats
+            key_scale = tl.load(key_scales + this + entry).to(tl.float32)
+            value_scale = tl.load(value_scales + this + entry).to(tl.float32)
+            k = k.to(query.dtype.element_ty)
+            v = v.to(query.dtype.element_ty)
         limit = at - tl.load(shifts + of)
         if TURNED:
             # Always, and not only where the slot changes: a branch here would keep the loads from being pipelined.
@@ -118,6 +126,8 @@ def _decode(
         slot = tl.load(slots + ahead)
         bits = tl.load(alive + ahead)
         scores = tl.dot(q, k, input_precision=PRECISION)
+        if SCALED:
+            scores *= key_scale[None, :]
         scores = capped(scores, scale, softcap) if SOFTCAP else scores * (scale * LOG2E)
         seen = where <= limit
         if WINDOW:
@@ -127,6 +137,8 @@ def _decode(
         fade = tl.exp2(top - higher)
         weight = tl.exp2(scores - higher[:, None])
         total = total * fade + tl.sum(weight, 1)
+        if SCALED:
+            weight *= value_scale[None, :]
         acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision=PRECISION)
         top = higher
 
@@ -166,7 +178,8 @@ def decode(
     heads, dim, value_dim = references.pages.shape[1], query.shape[2], pages.values.shape[2]
     group = query.shape[1] // heads
     if tuning is None:
-        tuning = decode_tuning(pages.size, dim * pages.keys.element_size(), group, width * len(query))
+        line = dim * pages.multiplied(query).itemsize
+        tuning = decode_tuning(pages.size, line, group, width * len(query))
     if parts is None:
         parts = splits(streams, width, tuning.resident * processors(query.device))
     room = Parts(query, value_dim, parts)
@@ -176,6 +189,8 @@ def decode(
             position,
             pages.keys,
             pages.values,
+            pages.key_scales,
+            pages.value_scales,
             pages.positions,
             references.pages,
             references.slots,
@@ -197,11 +212,12 @@ def decode(
             DIM=dim,
             VALUE_DIM=value_dim,
             PAGE=pages.size,
+            SCALED=pages.scaled,
             TURNED=turns.slots > 1,
             PAIRS=max(turns.cosines.shape[2], 1),
             WINDOW=window is not None,
             SOFTCAP=softcap is not None,
-            PRECISION="ieee" if pages.keys.dtype == torch.float32 else "tf32",
+            PRECISION="ieee" if pages.multiplied(query) == torch.float32 else "tf32",
             ROWS=max(16, triton.next_power_of_2(group)),
             BLOCK_DIM=max(16, triton.next_power_of_2(dim)),
             BLOCK_VALUE=max(16, triton.next_power_of_2(value_dim)),

@@ -33,6 +33,8 @@ def _tile(
     acc,
     keys,
     values,
+    key_scales,
+    value_scales,
     stored,
     alive,
     first,
@@ -44,6 +46,7 @@ def _tile(
     window,
     softcap,
     MASKED: tl.constexpr,
+    SCALED: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     DIM: tl.constexpr,
@@ -75,7 +78,14 @@ def _tile(
         mask=(value_channel < VALUE_DIM)[None, :] if BLOCK_VALUE != VALUE_DIM else None,
         other=0.0 if BLOCK_VALUE != VALUE_DIM else None,
     )
+    if SCALED:  # whole numbers up to 127 are exact in any of the formats
+        lines = _lines(first, second, half, PAGE) + within
+        value_scale = tl.load(value_scales + lines).to(tl.float32)
+        k = k.to(q.dtype)
+        v = v.to(q.dtype)
     scores = tl.dot(q, k, input_precision=PRECISION)
+    if SCALED:
+        scores *= tl.load(key_scales + lines).to(tl.float32)[None, :]
     scores = capped(scores, scale, softcap) if SOFTCAP else scores
     factor = 1.0 if SOFTCAP else scale * LOG2E
     if MASKED:
@@ -94,6 +104,8 @@ def _tile(
         weight = tl.exp2(scores * factor - higher[:, None])
     fade = tl.exp2(top - higher)
     total = total * fade + tl.sum(weight, 1)
+    if SCALED:
+        weight *= value_scale[None, :]
     acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision=PRECISION)
     return higher, total, acc
 
@@ -105,6 +117,8 @@ def _prefill(
     starts,
     keys,
     values,
+    key_scales,
+    value_scales,
     stored,
     pages,
     slots,
@@ -137,6 +151,7 @@ def _prefill(
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
+    SCALED: tl.constexpr,
     TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -179,7 +194,9 @@ def _prefill(
     at = tl.load(position + token, mask=real, other=0)
     latest = tl.max(tl.where(real, at, -UNSEEN), 0)
     earliest = tl.min(tl.where(real, at, UNSEEN), 0)
-    q = tl.load(lines + channel[None, :], mask=own, other=0.0).to(keys.dtype.element_ty)
+    q = tl.load(lines + channel[None, :], mask=own, other=0.0)
+    if not SCALED:
+        q = q.to(keys.dtype.element_ty)
     limit = at - tl.load(shifts + s * many)
 
     stream = s * HEADS + h
@@ -233,8 +250,9 @@ def _prefill(
             first = tl.load(pages + tl.minimum(i + ENTRIES // PAGE, last - 1))
             second = tl.load(pages + tl.minimum(i + ENTRIES // PAGE + 1, last - 1))
             top, total, acc = _tile(
-                q, top, total, acc, keys, values, stored, alive, this, that, i, end, limit, scale, window, softcap,
-                False, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM, BLOCK_VALUE, PRECISION,
+                q, top, total, acc, keys, values, key_scales, value_scales, stored, alive, this, that, i, end, limit,
+                scale, window, softcap, False, SCALED, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM,
+                BLOCK_VALUE, PRECISION,
             )  # fmt: skip
         first = tl.load(pages + tl.minimum(free, last - 1))
         second = tl.load(pages + tl.minimum(free + 1, last - 1))
@@ -243,8 +261,9 @@ def _prefill(
             first = tl.load(pages + tl.minimum(i + ENTRIES // PAGE, last - 1))
             second = tl.load(pages + tl.minimum(i + ENTRIES // PAGE + 1, last - 1))
             top, total, acc = _tile(
-                q, top, total, acc, keys, values, stored, alive, this, that, i, end, limit, scale, window, softcap,
-                True, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM, BLOCK_VALUE, PRECISION,
+                q, top, total, acc, keys, values, key_scales, value_scales, stored, alive, this, that, i, end, limit,
+                scale, window, softcap, True, SCALED, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM,
+                BLOCK_VALUE, PRECISION,
             )  # fmt: skip
         at_ref += run
 
@@ -282,7 +301,8 @@ def prefill(
     tokens, dim, value_dim = len(query), query.shape[2], pages.values.shape[2]
     group, streams = query.shape[1] // heads, sequences * heads
     if tuning is None:
-        tuning = prefill_tuning(pages.size, dim * pages.keys.element_size(), -(-tokens * group // max(sequences, 1)))
+        line = dim * pages.multiplied(query).itemsize
+        tuning = prefill_tuning(pages.size, line, -(-tokens * group // max(sequences, 1)))
     rows = max(tuning.rows, triton.next_power_of_2(group))
     entries = min(max(tuning.entries, pages.size), 2 * pages.size)
     tiles = tokens // (rows // group) + sequences
@@ -298,6 +318,8 @@ def prefill(
         starts,
         pages.keys,
         pages.values,
+        pages.key_scales,
+        pages.value_scales,
         pages.positions,
         references.pages,
         references.slots,
@@ -323,11 +345,12 @@ def prefill(
         DIM=dim,
         VALUE_DIM=value_dim,
         PAGE=pages.size,
+        SCALED=pages.scaled,
         TURNED=turns.slots > 1,
         PAIRS=max(turns.cosines.shape[2], 1),
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
-        PRECISION="ieee" if pages.keys.dtype == torch.float32 else "tf32",
+        PRECISION="ieee" if pages.multiplied(query) == torch.float32 else "tf32",
         ROWS=rows,
         TOKENS=rows // group,
         ENTRIES=entries,

@@ -28,7 +28,7 @@ class TritonStep(Step):
     def __init__(self, pool: PagePool, rotations: Many[Rotation], rows: Many[Row]) -> None:
         super().__init__(pool, rotations, rows)
         self._device = pool.keys.device
-        self._pages = Pages(pool.keys, pool.values, pool.positions)
+        self._pages = Pages.of(pool)
         self._views: dict[int, Tables] = {}
         if rows:
             positions = np.concatenate([row.places for row in rows])

@@ -7,6 +7,21 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages
+from longreach.kv import eight
+
+MOST = tl.constexpr(eight.MOST)
+LEAST = tl.constexpr(eight.LEAST)
+
+
+@triton.jit
+def _coded(new, own, scales, to, real):
+    """Rows of numbers as codes, whose scales are stored: see `longreach.kv.eight`."""
+    new = tl.where(own, new.to(tl.float32), 0.0)
+    # What is no number shall not be one because it was compared: nothing times zero is none.
+    scale = tl.maximum(tl.max(tl.abs(new), 1) / MOST, LEAST) + tl.sum(new * 0.0, 1)
+    scale = scale.to(scales.dtype.element_ty)
+    tl.store(scales + to, scale, mask=real)
+    return tl.floor(new / scale.to(tl.float32)[:, None] + 0.5)
 
 
 @triton.jit(do_not_specialize=["page_t", "page_h"])
@@ -22,11 +37,14 @@ def _write(
     value_t,
     keys,
     values,
+    key_scales,
+    value_scales,
     stored,
     HEADS: tl.constexpr,
     DIM: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
+    SCALED: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
@@ -40,9 +58,13 @@ def _write(
     real = page >= 0
     own = real[:, None] & (channel < DIM)[None, :]
     new = tl.load(key + token * key_t + head[:, None] * DIM + channel[None, :], mask=own)
+    if SCALED:
+        new = _coded(new, own, key_scales, to, real)
     tl.store(keys + to[:, None] * DIM + channel[None, :], new.to(keys.dtype.element_ty), mask=own)
     own = real[:, None] & (value_channel < VALUE_DIM)[None, :]
     new = tl.load(value + token * value_t + head[:, None] * VALUE_DIM + value_channel[None, :], mask=own)
+    if SCALED:
+        new = _coded(new, own, value_scales, to, real)
     tl.store(values + to[:, None] * VALUE_DIM + value_channel[None, :], new.to(values.dtype.element_ty), mask=own)
     at = tl.load(position + token)
     tl.store(stored + to, tl.zeros([BLOCK_HEADS], tl.int32) + at.to(tl.int32), mask=real)
@@ -56,8 +78,9 @@ def write(
     target_entries: torch.Tensor,
     pages: Pages,
 ) -> None:
-    """Store `key [T, H, D]` and `value [T, H, V]` of tokens at `position [T]` into `pages`: token `t`, head `h` at
-    entry `target_entries[t]` of page `target_pages[t, h]` (int32; below 0: nowhere). No two may go to the same entry.
+    """Store `key [T, H, D]` and `value [T, H, V]` of tokens at `position [T]` into `pages`, as these keep them: token
+    `t`, head `h` at entry `target_entries[t]` of page `target_pages[t, h]` (int32; below 0: nowhere). No two may go to
+    the same entry.
 
     Tokens may lie apart in `key` and `value` (as parts of one projection do); heads and channels may not.
     """
@@ -78,11 +101,14 @@ def write(
             value.stride(0),
             pages.keys,
             pages.values,
+            pages.key_scales,
+            pages.value_scales,
             pages.positions,
             HEADS=heads,
             DIM=dim,
             VALUE_DIM=value_dim,
             PAGE=pages.size,
+            SCALED=pages.scaled,
             BLOCK_HEADS=triton.next_power_of_2(heads),
             BLOCK_DIM=triton.next_power_of_2(dim),
             BLOCK_VALUE=triton.next_power_of_2(value_dim),

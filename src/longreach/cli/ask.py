@@ -126,6 +126,7 @@ def make_engine(settings: Settings) -> Engine:
         cache=settings.cache,
         device=settings.device,
         dtype=settings.dtype,
+        kv_dtype=settings.kv_dtype,
         offline=settings.offline,
         api_key=settings.api_key,
         reuse=settings.reuse,

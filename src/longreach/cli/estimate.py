@@ -46,17 +46,22 @@ def show_estimate(settings: Settings, paths: Sequence[Path], chunker: str | None
         place = settings if known else settings.model_copy(update={"library": Path(aside) / "estimate.library"})
         with open_library(place, create=not known, chunker=chunker) as library:
             chunks, tokens, skipped = _cut(library, paths)
+    import torch
+
+    from longreach.engine.stores import codec_of
     from longreach.kv.codec import make
     from longreach.kv.store.estimate import disk_bytes
     from longreach.model.device import choose_device, choose_dtype, choose_kv_dtype
 
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, device, shape.weight_bytes)
-    kept = choose_kv_dtype(dtype) if settings.dtype == "auto" and device.type == "cpu" else dtype
-    per_token = make(settings.codec).bytes_per_token(shape, kept, max(1, tokens // max(1, chunks)))
+    kept = choose_kv_dtype(settings.kv_dtype, dtype, settings.dtype != "auto" or device.type != "cpu")
+    codec = codec_of(settings, kept)
+    numbers = kept if kept.is_floating_point else torch.float32  # of 8 bits, they are written as numbers
+    per_token = make(codec).bytes_per_token(shape, numbers, max(1, tokens // max(1, chunks)))
     size = disk_bytes(chunks, tokens, per_token)
     name = str(kept).removeprefix("torch.")
-    told = Estimate(settings.model, name, settings.codec, chunks, tokens, per_token, size, skipped)
+    told = Estimate(settings.model, name, codec, chunks, tokens, per_token, size, skipped)
     if as_json:
         print_json(asdict(told))
         return
@@ -64,7 +69,7 @@ def show_estimate(settings: Settings, paths: Sequence[Path], chunker: str | None
         note(f"  {skipped:,} files cannot be read and are left out")
     out.print(
         f"Reading {chunks:,} chunks ({tokens:,} tokens) ahead with {escape(told.model)} in {name} would take "
-        f"{size / 1e6:,.1f} MB on disk ({escape(settings.codec)}, {per_token:,.0f} bytes a token). Nothing was done."
+        f"{size / 1e6:,.1f} MB on disk ({escape(codec)}, {per_token:,.0f} bytes a token). Nothing was done."
     )
 
 

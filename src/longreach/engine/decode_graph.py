@@ -103,7 +103,7 @@ class DecodeGraphs:
         buffers.update(rows, tokens, self._turn % _BUFFERS, group)
         wanted = max((row.reader.wanted or 0) if row.reader is not None else 0 for row in rows)
         if wanted:
-            prepare(rows, Pages(self._pool.keys, self._pool.values, self._pool.positions), self._pool.bounds)
+            prepare(rows, Pages.of(self._pool), self._pool.bounds)
         columns = max(64, _rounded(max(width - group.cut(at) for at, width in enumerate(widths))))
         shared = max(64, _rounded(group.columns)) if group.members else 0
         key = (_rounded(len(rows)), columns, min(_rounded(wanted), columns) if wanted else 0, shared)
@@ -291,7 +291,7 @@ class _GraphStep:
         self._most = most
         self._shared = shared
         self._pool = pool
-        self._pages = Pages(pool.keys, pool.values, pool.positions)
+        self._pages = Pages.of(pool)
         self._all = torch.arange(rows, device=bridge.device)
         self._counts = self._targets = torch.empty(0)
 

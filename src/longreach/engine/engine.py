@@ -109,6 +109,7 @@ class Engine(ABC):
         cache: Path | None = None,
         device: str | None = None,
         dtype: str | None = None,
+        kv_dtype: str | None = None,
         offline: bool | None = None,
         api_key: str | None = None,
         kv_bytes: int | None = None,
@@ -117,16 +118,23 @@ class Engine(ABC):
     ) -> Engine:
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
-        What is not given comes from the settings. `kv_bytes` is the memory for keys and values, of all requests
-        together and of past ones kept for reuse (None: `kv_gb` of the settings, else what suits the machine); `reuse`
-        is "auto", what the model's card finds faithful enough (docs/reuse.md), "off", which keeps no passages apart, or
-        a way such as "adapter"; `report` is told what is being fetched. Raises ModelError, NetworkError, InputError,
-        DiskFullError.
+        What is not given comes from the settings. `kv_dtype` says how keys and values are kept, "int8" in half of 16
+        bits (docs/kv.md); `kv_bytes` is the memory for them, of all requests together and of past ones kept for reuse
+        (None: `kv_gb` of the settings, else what suits the machine); `reuse` is "auto", what the model's card finds
+        faithful enough (docs/reuse.md), "off", which keeps no passages apart, or a way such as "adapter"; `report` is
+        told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError, UnsupportedError.
         """
         from longreach.config import load_settings
 
         settings = load_settings(
-            model=name, cache=cache, device=device, dtype=dtype, offline=offline, api_key=api_key, reuse=reuse
+            model=name,
+            cache=cache,
+            device=device,
+            dtype=dtype,
+            kv_dtype=kv_dtype,
+            offline=offline,
+            api_key=api_key,
+            reuse=reuse,
         )
         if settings.model.startswith(("http://", "https://")):
             from longreach.engine.remote import RemoteEngine
@@ -148,7 +156,7 @@ class Engine(ABC):
         # Who names a dtype wants its numbers; else what is stored in few bits is multiplied in few, and keys and values
         # are kept in as few as can be read quickly.
         plain = settings.dtype != "auto" or loaded.device.type != "cpu"
-        kept = None if plain else choose_kv_dtype(loaded.dtype)
+        kept = choose_kv_dtype(settings.kv_dtype, loaded.dtype, plain)
         if kv_bytes is None and settings.kv_gb is not None:
             kv_bytes = int(settings.kv_gb * 1e9)
         engine = PagedEngine(loaded, kv_bytes=kv_bytes, products="own" if plain else "auto", kv_dtype=kept)

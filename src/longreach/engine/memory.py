@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from longreach.errors import InputError
-from longreach.kv.pool import PagePool
+from longreach.errors import InputError, UnsupportedError
+from longreach.kv.eight import CODES
+from longreach.kv.pool import PagePool, bytes_of_page
 from longreach.model.bridge import Shapes
 from longreach.model.load import LoadedModel
 
@@ -19,13 +20,18 @@ def pool_for(
     shapes: Shapes, loaded: LoadedModel, kv_bytes: int | None, page_size: int | None, dtype: torch.dtype | None = None
 ) -> PagePool:
     """A pool of `kv_bytes`, or of what suits the machine, for keys and values in `dtype` (None: the model's). Raises
-    InputError where it would hold nothing."""
+    InputError where it would hold nothing, UnsupportedError for numbers that the device's kernels do not read."""
     kept = dtype or loaded.dtype
+    if loaded.device.type == "cuda" and kept not in (loaded.dtype, CODES):
+        raise UnsupportedError(
+            f"on CUDA keys and values are kept as the model computes them, in {loaded.dtype}, or in 8 bits, and not in "
+            f"{kept}: set kv_dtype to auto or int8"
+        )
     size = page_size or (64 if loaded.device.type == "cuda" else 16)
-    entry = (shapes.head_dim + shapes.value_dim) * kept.itemsize + 4
-    pages = (_suitable(loaded.device) if kv_bytes is None else kv_bytes) // (entry * size)
+    page = bytes_of_page(size, shapes.head_dim, shapes.value_dim, kept)
+    pages = (_suitable(loaded.device) if kv_bytes is None else kv_bytes) // page
     if pages < shapes.layers * shapes.kv_heads:
-        needed = shapes.layers * shapes.kv_heads * entry * size
+        needed = shapes.layers * shapes.kv_heads * page
         raise InputError(f"kv_bytes={kv_bytes} holds no token: give at least {needed}")
     return PagePool(int(pages), size, shapes.head_dim, dtype=kept, device=loaded.device, value_dim=shapes.value_dim)
 

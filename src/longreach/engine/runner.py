@@ -191,7 +191,7 @@ class Runner:
         return policy.keep(self._view(job, sequence, layer))
 
     def _view(self, job: Job, sequence: Sequence, layer: int) -> LayerView:
-        keys, values = (gathered(sequence, layer, x) for x in (self._pool.keys, self._pool.values))
+        keys, values = gathered(sequence, layer)
         if job.watcher is None:
             return LayerView(layer, keys, values, keys.new_empty(0, sequence.heads, keys.shape[2]), 1.0)
         return LayerView(layer, keys, values, job.watcher.queries[layer], job.watcher.scales[layer])

@@ -19,6 +19,8 @@ from longreach.registry import canonical
 CODEC = "int8(group=64)"
 """Half the bytes of 16 bits; answers are those of 16 bits (`bench/codec.py`)."""
 HOST_BYTES = 512 << 20
+EIGHT = "int8_pages"
+"""The codec that loses nothing of pages of 8 bits, in as many bytes."""
 PROFILES = "codecs"
 """In the cache."""
 
@@ -45,6 +47,7 @@ def open_store(
     """The store of a model whose keys and values lie in pages as `kept`. `report` is told where the codec of `settings`
     was not fitted to the model yet, so that another is taken. Raises SpecError for one that is not known."""
     fingerprint = kv_fingerprint(loaded, str(kept))
+    settings = settings.model_copy(update={"codec": codec_of(settings, kept)})
     codec = find_codec(settings, fingerprint, loaded.device)
     if codec is None and report is not None:
         report(
@@ -59,6 +62,12 @@ def open_store(
         disk_bytes=int(settings.store_gb * 1e9),
         model=loaded.name,
     )
+
+
+def codec_of(settings: Settings, kept: torch.dtype) -> str:
+    """The spec of the codec for keys and values that lie in pages as `kept`: that of `settings`; where nobody set one
+    and they are kept in 8 bits, the one that writes those."""
+    return EIGHT if kept == torch.int8 and "codec" not in settings.model_fields_set else settings.codec
 
 
 def find_codec(settings: Settings, fingerprint: str, device: torch.device | str = "cpu") -> Named | None:

@@ -176,8 +176,10 @@ def start_afresh(engine: Engine) -> None:
 
 
 def model_columns(engine: Engine) -> dict[str, str]:
-    """The model by its name, and what its weights, numbers and machine are where it runs here."""
+    """The model by its name, and what its weights, numbers and machine are where it runs here; how keys and values are
+    kept where somebody chose that."""
     from longreach.engine.paged import PagedEngine
+    from longreach.model.device import choose_kv_dtype
 
     columns = {"model": engine.model}
     if isinstance(engine, PagedEngine):
@@ -188,6 +190,9 @@ def model_columns(engine: Engine) -> dict[str, str]:
             "device": str(loaded.device),
             "products": engine.products,
         }
+        kept = engine.pool.keys.dtype
+        if kept != choose_kv_dtype("auto", loaded.dtype, plain=engine.products == "own"):
+            columns["kv_dtype"] = str(kept).removeprefix("torch.")
     return columns
 
 

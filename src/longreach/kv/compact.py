@@ -9,19 +9,21 @@ from collections.abc import Sequence as Many
 import numpy as np
 import torch
 
+from longreach.kv.eight import numbers_of
 from longreach.kv.pool import EMPTY
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 
 
-def gathered(sequence: Sequence, layer: int, tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor` of the pool, entry by entry, for the streams of one layer: `[kv_heads, entries, ...]`. All streams must
-    have the same number of entries."""
+def gathered(sequence: Sequence, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values, entry by entry, of the streams of one layer: `[kv_heads, entries, ...]`. All streams must have
+    the same number of entries."""
     parts = []
     for segment in sequence.segments:
         where = torch.stack([slots(segment, layer, head) for head in range(sequence.heads)])
-        parts.append(_flat(tensor)[where.to(tensor.device)])
-    return torch.cat(parts, 1)
+        stored = segment.pool.stored
+        parts.append(numbers_of([_flat(tensor)[where.to(tensor.device)] for tensor in stored]))
+    return torch.cat([keys for keys, _ in parts], 1), torch.cat([values for _, values in parts], 1)
 
 
 def drop(sequence: Sequence, keep: Callable[[int], Many[torch.Tensor]]) -> int:
@@ -58,7 +60,7 @@ def _drop(segment: Segment, layer: int, head: int, kept: torch.Tensor) -> int:
     at = np.arange(len(kept))
     target = torch.from_numpy(stay[at // pool.page_size].astype(np.int64) * pool.page_size + at % pool.page_size)
     target = target.to(source.device)
-    for tensor in (pool.keys, pool.values, pool.positions):
+    for tensor in (*pool.stored, pool.positions):
         flat = _flat(tensor)
         flat[target] = flat[source]
     if len(kept) % pool.page_size:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from longreach.errors import LongreachError
+from longreach.kv.eight import CODES, SCALES, entry_bytes, numbers_of, parts_of
 from longreach.kv.free import FreePages, Pages
 
 EMPTY = 2**31 - 1
@@ -22,7 +23,8 @@ class OutOfPagesError(LongreachError):
 class PagePool:
     """`pages` pages of `page_size` entries each. An entry is the key and the value of one token in one layer and one
     KV head: `keys[pages, page_size, head_dim]`, `values` alike, `positions[pages, page_size]` (int32) where the token
-    stood when its key was computed.
+    stood when its key was computed. `stored` is all that says what keys and values are: these two, and where they are
+    kept in 8 bits (int8) their scales, `[pages, page_size, 1]` each (`kv/eight.py`).
 
     A page is free, or held as often as `counts` says. Not safe for several threads: the engine has one that runs.
     """
@@ -40,6 +42,9 @@ class PagePool:
         # Zeros: what was never written is multiplied with a weight of zero, which not a number would survive.
         self.keys = _zeros((pages, page_size, head_dim), dtype, device)
         self.values = _zeros((pages, page_size, value_dim or head_dim), dtype, device)
+        self.stored: tuple[torch.Tensor, ...] = self.keys, self.values
+        if dtype == CODES:
+            self.stored += tuple(_zeros((pages, page_size, 1), SCALES, device) for _ in range(2))
         self.positions = _zeros((pages, page_size), torch.int32, device)
         self.page_size = page_size
         self.counts = np.zeros(pages, np.int32)
@@ -62,13 +67,17 @@ class PagePool:
     def bounds(self) -> torch.Tensor:
         """Room for the least and the greatest value of each channel over the keys of a page, `[pages, 2, dim]`; taken
         when it is first asked for, beside what the pool was given."""
-        return self.keys.new_zeros(len(self), 2, self.keys.shape[2])
+        return self.keys.new_zeros(len(self), 2, self.keys.shape[2], dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `read` gives: float32 where keys and values are kept in 8 bits."""
+        return torch.float32 if self.keys.dtype == CODES else self.keys.dtype
 
     @property
     def page_bytes(self) -> int:
         """What one page takes: keys, values and positions."""
-        entry = (self.keys.shape[2] + self.values.shape[2]) * self.keys.element_size() + self.positions.element_size()
-        return entry * self.page_size
+        return bytes_of_page(self.page_size, self.keys.shape[2], self.values.shape[2], self.keys.dtype)
 
     @property
     def used_bytes(self) -> int:
@@ -101,10 +110,23 @@ class PagePool:
         self._free.put(freed)
         return len(freed)
 
+    def read(self, where: int | slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the pages `where`, an index; in float32 where they are kept in 8 bits."""
+        return numbers_of([stored[where] for stored in self.stored])
+
+    def write(
+        self, where: slice | torch.Tensor | tuple[torch.Tensor, int], keys: torch.Tensor, values: torch.Tensor
+    ) -> None:
+        """Put keys and values where an index into pages, or pages and entries, says. What was read is stored as it
+        was."""
+        for stored, part in zip(self.stored, parts_of(keys, values, self.keys.dtype), strict=True):
+            stored[where] = part.to(stored.device, stored.dtype)
+
     def scrub(self, pages: Pages) -> None:
         """Make the entries of those of `pages` that are held once numbers again, after a computation that gave none."""
         where = self.index(pages[self.counts[pages] == 1])
-        self.keys[where], self.values[where] = 0, 0
+        for stored in self.stored:
+            stored[where] = 0
 
     def index(self, pages: Pages) -> torch.Tensor:
         """`pages` as an index into the tensors of the pool."""
@@ -116,6 +138,11 @@ class PagePool:
         assert len(np.unique(free)) == len(free) == self.free
         assert bool((self.counts[free] == 0).all())
         assert int((self.counts > 0).sum()) == self.used
+
+
+def bytes_of_page(page_size: int, head_dim: int, value_dim: int, dtype: torch.dtype) -> int:
+    """What a page takes whose keys and values are kept in `dtype`, with the positions of its entries."""
+    return (entry_bytes(head_dim, value_dim, dtype) + torch.int32.itemsize) * page_size
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:

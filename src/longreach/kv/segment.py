@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from longreach.kv.eight import numbers_of
 from longreach.kv.free import Pages
 from longreach.kv.pool import PagePool
 from longreach.kv.temper import Temper
@@ -18,13 +19,15 @@ from longreach.kv.temper import Temper
 class Run:
     """Pages that a processor can see as one tensor: for each of `heads` KV heads from `head` on, neighbouring pages
     that begin at page `base`, as far apart from head to head. `first` is the stream's entry they begin with, and they
-    have room for `room` entries: `keys`, `values [heads, room, dim]`, seen where they lie."""
+    have room for `room` entries: `stored`, what the pool has stored of them, each `[heads, room, ..]` and seen where it
+    lies, of which `keys` and `values` are the first two."""
 
     head: int
     heads: int
     base: int
     first: int
     room: int
+    stored: tuple[torch.Tensor, ...]
     keys: torch.Tensor
     values: torch.Tensor
 
@@ -33,9 +36,13 @@ class Run:
         """`count` neighbours from each of `pages [heads]` on, which are `stride` pages apart."""
         base, room = int(pages[0]), count * pool.page_size
         shape = len(pages), room
-        return cls(
-            head, len(pages), base, first, room, *(_seen(x, base, stride, shape) for x in (pool.keys, pool.values))
-        )
+        stored = tuple(_seen(x, base, stride, shape) for x in pool.stored)
+        return cls(head, len(pages), base, first, room, stored, *stored[:2])
+
+    def read(self, low: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values `[heads, entries, dim]` of the entries `low .. end - 1`: where they lie, or in float32 where
+        they are kept in 8 bits."""
+        return numbers_of([x.narrow(1, low, end - low) for x in self.stored])
 
 
 @dataclass(eq=False)

@@ -13,15 +13,15 @@ from longreach.kv.sequence import Sequence
 
 @dataclass(slots=True)
 class Swapped:
-    """What the pages of a sequence held. Per segment: which places of its table had pages, and their `keys`, `values`
-    `[pages, page_size, dim]` and `positions`."""
+    """What the pages of a sequence held. Per segment: which places of its table had pages, and for these what the pool
+    had stored, `[pages, page_size, ..]` each, the positions last."""
 
-    parts: list[tuple[NDArray[np.bool_], torch.Tensor, torch.Tensor, torch.Tensor]]
+    parts: list[tuple[NDArray[np.bool_], list[torch.Tensor]]]
 
     @property
     def pages(self) -> int:
         """How many pages are needed to bring it back."""
-        return sum(len(keys) for _, keys, _, _ in self.parts)
+        return sum(int(had.sum()) for had, _ in self.parts)
 
 
 def swap_out(sequence: Sequence) -> Swapped:
@@ -30,8 +30,7 @@ def swap_out(sequence: Sequence) -> Swapped:
     for segment in sequence.segments:
         pool, pages, had = segment.pool, segment.pages, segment.table >= 0
         where = pool.index(pages)
-        keys, values, positions = (x[where].to("cpu", copy=True) for x in (pool.keys, pool.values, pool.positions))
-        parts.append((had, keys, values, positions))
+        parts.append((had, [x[where].to("cpu", copy=True) for x in (*pool.stored, pool.positions)]))
         segment.renumber(np.full_like(segment.table, -1))
         pool.release(pages)
     return Swapped(parts)
@@ -42,12 +41,12 @@ def swap_in(sequence: Sequence, swapped: Swapped) -> None:
     few."""
     pages = sequence.pool.take(swapped.pages)
     first = 0
-    for segment, (had, *saved) in zip(sequence.segments, swapped.parts, strict=True):
+    for segment, (had, saved) in zip(sequence.segments, swapped.parts, strict=True):
         pool, own = segment.pool, pages[first : first + int(had.sum())]
         first += len(own)
         where = pool.index(own)
-        for tensor, values in zip((pool.keys, pool.values, pool.positions), saved, strict=True):
-            tensor[where] = values.to(tensor.device)
+        for tensor, held in zip((*pool.stored, pool.positions), saved, strict=True):
+            tensor[where] = held.to(tensor.device)
         table = np.full(had.shape, -1, np.int32)
         table[had] = own
         segment.renumber(table)

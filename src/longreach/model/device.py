@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+KV_DTYPES = (*DTYPES, "int8")
 
 
 def choose_device(name: str) -> torch.device:
@@ -47,12 +48,18 @@ def choose_dtype(name: str, device: torch.device, weight_bytes: int = 0) -> torc
     return torch.bfloat16 if units == "matrix" or (units == "vector" and weight_bytes > LARGE) else torch.float32
 
 
-def choose_kv_dtype(weights: torch.dtype) -> torch.dtype:
-    """How keys and values are kept on a processor beside `weights`: in bfloat16 where it multiplies that, since a
-    decoding step reads all of them."""
+def choose_kv_dtype(name: str, weights: torch.dtype, plain: bool) -> torch.dtype:
+    """How keys and values are kept beside `weights`, which are `plain` where somebody named their dtype or they are not
+    on a processor. `auto` is as the weights; on a processor bfloat16 where it multiplies that, since a decoding step
+    reads all of them. Raises InputError."""
     import torch
 
-    return torch.bfloat16 if weights == torch.float32 and bfloat16_units() != "none" else weights
+    if name not in KV_DTYPES:
+        raise InputError(f"kv_dtype {name!r} is not known; known: {', '.join(KV_DTYPES)}")
+    if name != "auto":
+        kept: torch.dtype = getattr(torch, name)
+        return kept
+    return torch.bfloat16 if not plain and weights == torch.float32 and bfloat16_units() != "none" else weights
 
 
 LARGE = 2 << 30

@@ -30,8 +30,7 @@ def place(
     pages = segment.table.reshape(-1)
     whole = bool((np.diff(pages) == 1).all())
     where = slice(int(pages[0]), int(pages[-1]) + 1) if whole else pool.index(pages)
-    for into, values in ((pool.keys, entry.keys), (pool.values, entry.values)):
-        into[where] = _paged(values.to(into.device, into.dtype), pool.page_size)
+    pool.write(where, *(_paged(x.to(pool.keys.device), pool.page_size) for x in (entry.keys, entry.values)))
     columns = segment.table.shape[2]
     row = torch.full((columns * pool.page_size,), EMPTY, dtype=torch.int32, device=pool.positions.device)
     row[:n] = torch.arange(entry.first, entry.first + n) if positions is None else torch.tensor(positions)
@@ -42,14 +41,13 @@ def place(
 
 
 def gather(segment: Segment, seconds: float = 0.0) -> Entry:
-    """A copy of the KV of a whole segment, on the device of its pages."""
+    """A copy of the KV of a whole segment, on the device of its pages; in float32 where these are of 8 bits."""
     assert plain(segment)
     layers, heads, columns = segment.table.shape
     pool, n = segment.pool, len(segment)
     where = pool.index(segment.table.reshape(-1))
     keys, values = (
-        source[where].view(layers, heads, columns * pool.page_size, -1)[:, :, :n].contiguous()
-        for source in (pool.keys, pool.values)
+        source.view(layers, heads, columns * pool.page_size, -1)[:, :, :n].contiguous() for source in pool.read(where)
     )
     return Entry(keys, values, segment.start, seconds, segment.outward)
 

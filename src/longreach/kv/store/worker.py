@@ -43,7 +43,8 @@ class Worker:
             self._changed.wait_for(lambda: self._unfinished == 0)
 
     def close(self) -> None:
-        """Do what waits, then end. Not waited for in a task of its own, which may be what lets go of all that it serves."""
+        """Do what waits, then end; in a task of its own, which may be what lets go of all that it serves, without
+        waiting for that."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
