@@ -23,7 +23,7 @@ EVERYTHING = {
     "page_select": ["page_select(budget=100000)"],
 }
 QUARTER = {
-    "snapkv": ["snapkv(budget=0.25)", "snapkv(budget=0.25, heads='adaptive')"],
+    "snapkv": ["snapkv(budget=0.25)", "snapkv(budget=0.25, smooth='max')", "snapkv(budget=0.25, heads='adaptive')"],
     "streaming_heads": ["streaming_heads(window=90, sinks=4, every=16)"],
 }
 ALL = str(tuple((layer, head) for layer in range(5) for head in range(4)))
@@ -169,7 +169,14 @@ def test_page_select_reads_the_pages_with_the_greatest_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["snapkv(budget=0)", "snapkv(kernel=2)", "streaming_heads(window=0)", "page_select(budget=-1)"]
+    "spec",
+    [
+        "snapkv(budget=0)",
+        "snapkv(kernel=2)",
+        "snapkv(smooth='median')",
+        "streaming_heads(window=0)",
+        "page_select(budget=-1)",
+    ],
 )
 def test_budgets_that_are_none_are_refused(engine: PagedEngine, spec: str) -> None:
     with pytest.raises(SpecError):

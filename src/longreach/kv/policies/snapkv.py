@@ -18,16 +18,17 @@ class SnapKV(Policy):
     """After the prompt was read, each KV head keeps the entries that its last `window` tokens attend to most, and those
     tokens themselves (Li et al. 2024, arXiv 2404.14469).
 
-    The weights are averaged over the window's queries and the query heads of a KV head, then smoothed by the greatest
-    of `kernel` neighbours. `budget` is a share of the prompt or a number of tokens; `heads="adaptive"` shares the
-    budget of a layer out among its heads by their weights, with at least `floor` of an even share for each (Feng et
-    al. 2024, arXiv 2407.11550).
+    The weights are averaged over the window's queries and the query heads of a KV head, then smoothed: each becomes the
+    mean of `kernel` neighbours, or with `smooth="max"` the greatest. `budget` is a share of the prompt or a number of
+    tokens; `heads="adaptive"` shares the budget of a layer out among its heads by their weights, with at least `floor`
+    of an even share for each (Feng et al. 2024, arXiv 2407.11550).
     """
 
     drops: ClassVar[bool] = True
     budget: float = 0.25
     window: int = 32
     kernel: int = 7
+    smooth: Literal["mean", "max"] = "mean"
     heads: Literal["uniform", "adaptive"] = "uniform"
     floor: float = 0.2
 
@@ -35,6 +36,8 @@ class SnapKV(Policy):
         check_budget(self.budget)
         if self.window < 1 or self.kernel < 1 or self.kernel % 2 == 0:
             raise SpecError(f"window={self.window}, kernel={self.kernel}: both at least 1, the kernel odd")
+        if self.smooth not in ("mean", "max"):
+            raise SpecError(f"smooth={self.smooth!r} is neither 'mean' nor 'max'")
         self.observes = self.window
 
     def keeps_all(self, prompt: int, tokens: int) -> bool:
@@ -60,7 +63,8 @@ class SnapKV(Policy):
         logits = queries @ view.keys.float()[:, None].transpose(-1, -2) * view.scale
         ahead = torch.ones(window, entries, dtype=torch.bool, device=logits.device).triu(entries - window + 1)
         weights = logits.masked_fill(ahead, -torch.inf).softmax(-1).mean((1, 2))
-        return F.max_pool1d(weights[:, None], self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
+        pooled = F.avg_pool1d if self.smooth == "mean" else F.max_pool1d
+        return pooled(weights[:, None], self.kernel, stride=1, padding=self.kernel // 2)[:, 0]
 
     def _best(self, scores: torch.Tensor, each: int) -> list[torch.Tensor]:
         if self.heads == "uniform":
