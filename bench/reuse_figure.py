@@ -8,7 +8,7 @@ from pathlib import Path
 
 EXACT = 1e-4
 """Where methods that lose nothing are drawn."""
-_SHAPES = "osD^vP*X"
+_SHAPES = "osD^vP*X<>phd8H1"
 
 
 @dataclass(frozen=True, slots=True)
