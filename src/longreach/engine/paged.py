@@ -21,6 +21,7 @@ from longreach.engine.engine import Engine, Stream
 from longreach.engine.exploration import Exploration, Looks, Reading
 from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
+from longreach.engine.passage_reader import PassageReader
 from longreach.engine.passages import Passages
 from longreach.engine.requests import Completion, Part, Piece, Prompt, Sampling, TokenLogprobs, split
 from longreach.engine.runner import Runner
@@ -212,7 +213,7 @@ class PagedEngine(Engine):
         with self._lock:
             assert self.passages is None, "passages are kept already"
             store.attach(self.pool, len(self.pool) * self.pool.page_bytes // 2)
-            self.passages = Passages(
+            reader = PassageReader(
                 self._runner,
                 self.pool,
                 (self.bridge.shapes.layers, self.bridge.shapes.kv_heads),
@@ -223,6 +224,7 @@ class PagedEngine(Engine):
                 meanwhile=self.step,
                 prefix=self.scheduler.prefix,
             )
+            self.passages = Passages(reader)
             self.scheduler.keepers.append(self.passages)
         weakref.finalize(self, store.close)
 
