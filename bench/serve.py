@@ -110,7 +110,7 @@ class Measured:
         return good >= ENOUGH * count
 
     def climb(self, url: str, talk: Talk, first: float, window: float, target: Target) -> None:
-        """Double the rate while it can be borne (or halve it until it can), then try the middle."""
+        """Double the rate while it can be borne (or halve it until it can), then halve what lies between twice."""
 
         def holds(rate: float) -> bool:
             return self.step(url, talk, rate, max(window, FEWEST / rate), target)
@@ -123,7 +123,8 @@ class Measured:
             while rate > LEAST and not holds(rate / 2):
                 rate /= 2
             rate /= 2
-        holds(rate * 2**0.5)
+        middle = rate * 2**0.5
+        holds(middle * 2**0.25 if holds(middle) else rate * 2**0.25)
 
 
 def measure(options: Options) -> Result:
