@@ -83,12 +83,10 @@ class PassageReader:
             self._openings.move_to_end(known)
             return self._openings[known], 0
         sequence, key, read = KVSequence(self.pool, *self.streams), self.store.key(tokens, _of(tenant)), 0
-        found: dict[Key, Segment] = {}
         try:
-            if not self.resident(key, found):
-                Loading(self.store, self.rate, [key]).run(partial(self.place, found), lambda keys: keys)
-            if key in found:
-                sequence.add(found[key])
+            segment = self._known(key)
+            if segment is not None:
+                sequence.add(segment)
             else:
                 began, read = time.perf_counter(), len(tokens)
                 self.reserve(len(tokens))
@@ -191,13 +189,18 @@ class PassageReader:
                 sequence.release()
         return done
 
+    def _known(self, key: Key) -> Segment | None:
+        """What was read before, in pages, or loaded where that is sooner than reading it. It is the caller's to
+        release."""
+        found: dict[Key, Segment] = {}
+        if not self.resident(key, found):
+            Loading(self.store, self.rate, [key]).run(partial(self.place, found), lambda keys: keys)
+        return found.get(key)
+
     def _filler_behind(self, opening: tuple[int, ...], before: Sequence[Segment], tenant: str) -> Segment:
         """The filler right behind `before`, what opens a prompt: kept, or read now. It is the caller's to release."""
         key = self.store.key(self.filler, f"{_named(opening)}+{self._read_with}{_of(tenant)}")
-        segment = self.store.resident(key)
-        if segment is None and (entry := self.store.get(key)) is not None:
-            self.reserve(len(key.tokens))
-            segment = self.store.place(key, entry)
+        segment = self._known(key)
         if segment is None:
             ((_, segment),) = self._read_batch(before, None, [key])
         return segment
