@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from longreach.attention.tables import Pages, References, Turns
-from longreach.kv.eight import numbers_of, parts_of
+from longreach.kv.int8 import numbers_of, parts_of
 from longreach.kv.pool import EMPTY
 
 

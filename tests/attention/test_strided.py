@@ -13,7 +13,7 @@ from longreach.attention.numba_step import NumbaStep
 from longreach.attention.rotation import Rotation
 from longreach.attention.step import Step, begin
 from longreach.attention.strided_step import StridedStep
-from longreach.kv.eight import numbers_of, parts_of
+from longreach.kv.int8 import numbers_of, parts_of
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 

@@ -14,7 +14,7 @@ from attention import slow
 from longreach.attention.tables import Pages, References, Turns
 from longreach.attention.tuning import PrefillTuning, splits
 from longreach.errors import UnsupportedError
-from longreach.kv.eight import parts_of
+from longreach.kv.int8 import parts_of
 from longreach.kv.pool import EMPTY, PagePool
 
 SMALL = PrefillTuning(rows=16, entries=64, warps=4, stages=2, resident=1)

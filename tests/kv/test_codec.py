@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from longreach.attention.rotation import Rotation
 from longreach.errors import InputError, ModelError, SpecError
-from longreach.kv import eight
+from longreach.kv import int8
 from longreach.kv.codec import (
     CodecError,
     Profile,
@@ -95,7 +95,7 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> 
             sides.append(torch.cat(parts, dim))
         return sides[0], sides[1]
     if isinstance(method, int8_pages.Int8Pages):
-        near = [x.abs().amax(-1, keepdim=True) * eight.BOUND + eight.LEAST for x in (keys, values)]
+        near = [x.abs().amax(-1, keepdim=True) * int8.BOUND + int8.LEAST for x in (keys, values)]
         return near[0].expand_as(keys), near[1].expand_as(values)
     if isinstance(method, cachegen.CacheGen):
         sides = []

@@ -20,7 +20,7 @@ from numba import carray, cfunc, njit, types
 
 from longreach.attention.merge import Part
 from longreach.attention.numba_tools import FAST, OPTIONS, count, exp, own_threads, pointer, prefetch, read, write
-from longreach.kv import eight
+from longreach.kv import int8
 
 # What a kernel is told, in int64. Memory is given by its address. From `TABLE` on there are the runs.
 TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH = range(12)
@@ -97,7 +97,7 @@ def _scale(scales: Any, entry: Any, like: Any) -> Any:
 
 @njit(**OPTIONS)
 def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any) -> None:
-    """Put `size` float32 at one address to another, and what they are multiplied by to a third: see `kv.eight`."""
+    """Put `size` float32 at one address to another, and what they are multiplied by to a third: see `kv.int8`."""
     share = np.float32(1)
     if isinstance(like, np.int8):
         top, lost = np.float32(0), np.float32(0)
@@ -105,7 +105,7 @@ def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any) -> None:
             number = read(new, channel, np.float32(0))
             top = max(top, abs(number))
             lost += number * np.float32(0)  # what is no number shall not be one because it was compared
-        write(scale_to, 0, max(top * np.float32(1 / eight.MOST), np.float32(eight.LEAST)) + lost, np.uint16(0))
+        write(scale_to, 0, max(top * np.float32(1 / int8.MOST), np.float32(int8.LEAST)) + lost, np.uint16(0))
         share = np.float32(1) / read(scale_to, 0, np.uint16(0))
     for channel in range(size):
         write(to, channel, share * read(new, channel, np.float32(0)), like)

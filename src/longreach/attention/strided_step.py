@@ -17,7 +17,7 @@ from longreach.attention.rotation import Rotation
 from longreach.attention.seen import Seen
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
 from longreach.attention.step import Row, Step
-from longreach.kv.eight import CODES, parts_of
+from longreach.kv.int8 import CODES, parts_of
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
 

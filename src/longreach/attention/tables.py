@@ -14,7 +14,7 @@ from longreach.kv.pool import PagePool
 class Pages:
     """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` of
     `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or
-    not. Keys and values of 8 bits (int8) have `key_scales` and `value_scales [P, page, 1]` beside them (`kv.eight`)."""
+    not. Keys and values of 8 bits (int8) have `key_scales` and `value_scales [P, page, 1]` beside them (`kv.int8`)."""
 
     keys: torch.Tensor
     values: torch.Tensor

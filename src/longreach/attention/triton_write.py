@@ -7,15 +7,15 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages
-from longreach.kv import eight
+from longreach.kv import int8
 
-MOST = tl.constexpr(eight.MOST)
-LEAST = tl.constexpr(eight.LEAST)
+MOST = tl.constexpr(int8.MOST)
+LEAST = tl.constexpr(int8.LEAST)
 
 
 @triton.jit
 def _coded(new, own, scales, to, real):
-    """Rows of numbers as codes, whose scales are stored: see `longreach.kv.eight`."""
+    """Rows of numbers as codes, whose scales are stored: see `longreach.kv.int8`."""
     new = tl.where(own, new.to(tl.float32), 0.0)
     # What is no number shall not be one because it was compared: nothing times zero is none.
     scale = tl.maximum(tl.max(tl.abs(new), 1) / MOST, LEAST) + tl.sum(new * 0.0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from longreach.errors import InputError, UnsupportedError
-from longreach.kv.eight import CODES
+from longreach.kv.int8 import CODES
 from longreach.kv.pool import PagePool, bytes_of_page
 from longreach.model.bridge import Shapes
 from longreach.model.load import LoadedModel

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from longreach.errors import LongreachError
-from longreach.kv.eight import CODES, SCALES, entry_bytes, numbers_of, parts_of
 from longreach.kv.free import FreePages, Pages
+from longreach.kv.int8 import CODES, SCALES, entry_bytes, numbers_of, parts_of
 
 EMPTY = 2**31 - 1
 """The position of an entry that was not written: no query comes after it."""
@@ -24,7 +24,7 @@ class PagePool:
     """`pages` pages of `page_size` entries each. An entry is the key and the value of one token in one layer and one
     KV head: `keys[pages, page_size, head_dim]`, `values` alike, `positions[pages, page_size]` (int32) where the token
     stood when its key was computed. `stored` is all that says what keys and values are: these two, and where they are
-    kept in 8 bits (int8) their scales, `[pages, page_size, 1]` each (`kv/eight.py`).
+    kept in 8 bits (int8) their scales, `[pages, page_size, 1]` each (`kv/int8.py`).
 
     A page is free, or held as often as `counts` says. Not safe for several threads: the engine has one that runs.
     """

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from longreach.kv.eight import numbers_of
 from longreach.kv.free import Pages
+from longreach.kv.int8 import numbers_of
 from longreach.kv.pool import PagePool
 from longreach.kv.temper import Temper
 

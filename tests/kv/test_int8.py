@@ -23,7 +23,7 @@ from longreach.evaluate.continuations import along
 from longreach.evaluate.metrics.fidelity import agreement_where_sure, fidelity
 from longreach.kv.codec import make
 from longreach.kv.compact import drop, gathered
-from longreach.kv.eight import BOUND, LEAST, MOST, coded, numbers_of, parts_of
+from longreach.kv.int8 import BOUND, LEAST, MOST, coded, numbers_of, parts_of
 from longreach.kv.pool import EMPTY, PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence

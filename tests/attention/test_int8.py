@@ -17,7 +17,7 @@ from longreach.attention.selected import SelectedPages
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
 from longreach.kv.compact import drop
-from longreach.kv.eight import numbers_of, parts_of
+from longreach.kv.int8 import numbers_of, parts_of
 from longreach.kv.policies import policies
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Segment
