@@ -30,6 +30,7 @@ from longreach.attention.triton_prefill import prefill
 from longreach.attention.triton_select import decode_selected, select
 from longreach.attention.triton_write import write
 from longreach.attention.tuning import DecodeTuning, PrefillTuning, decode_tuning, prefill_tuning, splits
+from longreach.kv.coding import numbers_of, parts_of
 
 HEADS, GROUP, DIM, PAGE, SLOTS = 8, 4, 128, 64, 8
 SCALE = DIM**-0.5
@@ -79,16 +80,19 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() * 2 / seconds(lambda: target.copy_(source), 20)
 
 
-def tables(sequences: int, tokens: int, slots: int, *, masks: bool) -> tuple[Pages, References, Turns]:
-    """Scattered pages of `tokens` entries a stream, at positions 0, 1, ..; slots in runs of 8 pages; with `masks`,
-    every seventh page has half its entries hidden."""
+def tables(
+    sequences: int, tokens: int, slots: int, *, masks: bool, kept: torch.dtype = torch.bfloat16
+) -> tuple[Pages, References, Turns]:
+    """Scattered pages of `tokens` entries a stream, stored as `kept`, at positions 0, 1, ..; slots in runs of 8 pages;
+    with `masks`, every seventh page has half its entries hidden."""
     width = tokens // PAGE
     shape = (sequences, HEADS, width)
     count = sequences * HEADS * width
     at = torch.randperm(count, device="cuda").int().view(shape)
     positions = torch.empty(count, PAGE, dtype=torch.int32, device="cuda")
     positions[at.long()] = torch.arange(tokens, dtype=torch.int32, device="cuda").view(width, PAGE)
-    keys = torch.randn(count, PAGE, DIM, dtype=torch.bfloat16, device="cuda")
+    keys, values = (torch.randn(count, PAGE, DIM, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+    stored = [torch.cat(parts) for parts in zip(*map(_as(kept), keys.split(2048), values.split(2048)), strict=True)]
     slot = (torch.arange(width, device="cuda") // 8 % slots).int().expand(shape).contiguous()
     alive = torch.full(shape, -1, dtype=torch.int64, device="cuda")
     if masks:
@@ -99,7 +103,18 @@ def tables(sequences: int, tokens: int, slots: int, *, masks: bool) -> tuple[Pag
     rate = 500000.0 ** (-torch.arange(0, DIM, 2, device="cuda").double() / DIM)
     angle = shifts.double()[..., None] * rate
     turns = Turns(angle.cos().float(), angle.sin().float(), shifts)
-    return Pages(keys, torch.randn_like(keys), positions), References(at, slot, alive, counts), turns
+    return Pages(stored[0], stored[1], positions, *stored[2:]), References(at, slot, alive, counts), turns
+
+
+def _as(kept: torch.dtype) -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]]:
+    return lambda keys, values: parts_of(keys, values, kept)
+
+
+def numbers(pages: Pages, which: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of some pages in float32."""
+    scales = [x[which] for x in (pages.key_scales, pages.value_scales) if x is not None]
+    keys, values = numbers_of([pages.keys[which], pages.values[which], *scales])
+    return keys.float(), values.float()
 
 
 def error(
@@ -110,11 +125,12 @@ def error(
     cos, sin = turns.cosines[s][slots][:, None], turns.sines[s][slots][:, None]
     first, second = query[None, :GROUP].float().chunk(2, -1)
     turned = torch.cat([first * cos + second * sin, second * cos - first * sin], -1)
-    scores = turned @ pages.keys[ids].float().transpose(1, 2) * SCALE
+    keys, values = numbers(pages, ids)
+    scores = turned @ keys.transpose(1, 2) * SCALE
     seen = (references.alive[s, 0][:, None] >> torch.arange(PAGE, device="cuda") & 1).bool()
     seen &= pages.positions[ids] + turns.shifts[s][slots][:, None] <= at
     scores = scores.masked_fill(~seen[:, None], -torch.inf).transpose(0, 1).flatten(1)
-    wanted = torch.softmax(scores, -1) @ pages.values[ids].float().flatten(0, 1)
+    wanted = torch.softmax(scores, -1) @ values.flatten(0, 1)
     return float((output[:GROUP].float() - wanted).norm() / wanted.norm())
 
 

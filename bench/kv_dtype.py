@@ -22,9 +22,10 @@ from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.evaluate.continuations import along
 from longreach.evaluate.metrics.fidelity import Fidelity, agreement_where_sure, fidelity
+from longreach.kv.coding import kept_as
 from longreach.model.load import LoadedModel, load
 
-KEPT = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+KEPT = {name: kept_as(name) for name in ("float32", "bfloat16", "int8", "int4")}
 PROMPT, ANSWER = 1000, 32
 CONTEXTS = (512, 2048, 7500)
 ROOM = 8000
@@ -107,14 +108,17 @@ def measure(options: Options) -> Result:
 
 
 def _bars(rows: Sequence[Row], contexts: Sequence[int]) -> list[Bar]:
-    half, eight = ({key: value for key, value in row.items() if isinstance(value, float)} for row in rows[1:])
-    bars = [at_most("bytes of int8 / bfloat16", round(eight["bytes a token"] / half["bytes a token"], 4), 0.53)]
-    if "KL" in eight:
-        bars.append(at_most("KL of int8", eight["KL"], 0.001))
-        bars.append(at_least("top-1 of int8 where float32 is sure", eight["top-1 where sure"], 0.99))
+    half, eight, four = ({key: value for key, value in row.items() if isinstance(value, float)} for row in rows[1:])
+    bars = []
+    for name, few, share, kl in (("int8", eight, 0.53, 0.001), ("int4", four, 0.28, 0.02)):
+        took = round(few["bytes a token"] / half["bytes a token"], 4)
+        bars.append(at_most(f"bytes of {name} / bfloat16", took, share))
+        if "KL" in few:
+            bars.append(at_most(f"KL of {name}", few["KL"], kl))
+            bars.append(at_least(f"top-1 of {name} where float32 is sure", few["top-1 where sure"], 0.99))
     for context in contexts[1:]:
         what = f"ms a token after {context:,}"
-        bars.append(at_least(f"decode after {context:,}, times bfloat16", round(half[what] / eight[what], 3), 1.0))
+        bars.append(at_least(f"int8, {what}: times as fast as bfloat16", round(half[what] / eight[what], 3), 1.0))
     return bars
 
 

@@ -125,7 +125,8 @@ def fresh(family: str, **changes: Any) -> Any:
     for name, value in changes.items():
         setattr(config, name, value)
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.inference_mode(False):  # whoever asks first
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() > 1:

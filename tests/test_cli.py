@@ -150,12 +150,14 @@ def test_what_reading_ahead_would_take_is_said_and_nothing_is_done(longreach, pl
     library = ("--library", str(place / "never.library"))
     told = json.loads(longreach("index", "docs", "--estimate", "--json", *library).stdout)
     assert (told["model"], told["chunks"], told["skipped"]) == ("embedded", 3, 2)
-    assert told["bytes"] > told["tokens"] * told["bytes_per_token"] > 0
+    assert told["bytes_per_token"] >= 30 * 3 * (64 + 64 + 4) == 11_880
+    assert told["bytes"] > (told["tokens"] + told["beside"]) * 11_880
+    assert told["beside"] > told["tokens"] > 0
     assert not (place / "never.library").exists()
     assert "would take" in longreach("index", "docs", "--estimate").stdout
     eight = json.loads(longreach("index", "docs", "--estimate", "--json", LONGREACH_KV_DTYPE="int8").stdout)
     assert (eight["dtype"], eight["codec"]) == ("int8", "int8_pages")
-    assert eight["bytes_per_token"] == 30 * 3 * (64 + 64 + 4)
+    assert eight["bytes_per_token"] == 11_880
     assert "is a server" in longreach("index", "docs", "--estimate", "-m", "http://127.0.0.1:9", code=2).stderr
 
 

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     encoder: str = "embedded"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto"
+    kv_dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto"
     api_key: str = Field(default="", repr=False)
     offline: bool = False
 

@@ -13,7 +13,7 @@ from longreach.context.choose import choosers
 from longreach.context.order import orders
 from longreach.context.prefer import prefer_kept
 from longreach.context.relevance import relevant
-from longreach.engine import Engine
+from longreach.engine import Engine, Prompt
 from longreach.errors import InputError, PromptTooLongError
 from longreach.library import Library
 from longreach.library.filters import Under, Where
@@ -122,10 +122,15 @@ class Reader:
         yet, document by document, so that questions need not wait for it; what was read before is passed over. Yields
         after each few chunks. Raises UnsupportedError where the engine keeps no passages."""
         for info in self.library.documents(under=under):
-            texts = [text for text, _ in self.library.cut(self.library.get(info.id))]
-            for at in range(0, len(texts), AT_ONCE):
-                some = texts[at : at + AT_ONCE]
-                yield Ahead(info, len(some), self.engine.read_ahead(self.answerer.prompt("?", some, self.engine)))
+            for chunks, prompt in self.prompts_ahead(self.library.get(info.id)):
+                yield Ahead(info, chunks, self.engine.read_ahead(prompt))
+
+    def prompts_ahead(self, document: Document) -> Iterator[tuple[int, Prompt]]:
+        """The prompts by which the chunks of `document` are read ahead, and how many of them each has."""
+        texts = [document.text[span.start : span.end] for span in self.library.spans(document)]
+        for at in range(0, len(texts), AT_ONCE):
+            some = texts[at : at + AT_ONCE]
+            yield len(some), self.answerer.prompt("?", some, self.engine)
 
     def _events(self, question: str, query: str, budget: Budget, where: Where | None, under: Under) -> Iterator[Event]:
         began = time.perf_counter()

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from longreach.attention.tables import Pages, References, Turns
-from longreach.kv.int8 import numbers_of, parts_of
+from longreach.kv.coding import numbers_of, parts_of
 from longreach.kv.pool import EMPTY
 
 
 @dataclass
 class Case:
-    """Random inputs of the kernels. A sequence has `lengths[s]` new tokens. `scaled`: pages are of 8 bits; `keys` and
-    `values` are the numbers they have."""
+    """Random inputs of the kernels. A sequence has `lengths[s]` new tokens. `coded`: how pages keep numbers in few
+    bits; `keys` and `values` are the numbers they have."""
 
     lengths: list[int]
     heads: int = 2
@@ -25,7 +25,7 @@ class Case:
     width: int = 5
     slots: int = 3
     dtype: torch.dtype = torch.float32
-    scaled: bool = False
+    coded: torch.dtype | None = None
     pairs: int | None = None
     ordered: bool = False
     seed: int = 0
@@ -49,8 +49,8 @@ class Case:
         positions = below(span, pool, self.page).int() + 20
         positions[below(4, pool, self.page) == 0] = EMPTY
         stored: tuple[torch.Tensor, ...] = normal(pool, self.page, self.dim), normal(pool, self.page, self.value_dim)
-        if self.scaled:
-            stored = parts_of(stored[0], stored[1], torch.int8)
+        if self.coded:
+            stored = parts_of(stored[0], stored[1], self.coded)
         self.keys, self.values = numbers_of(stored)
         self.pages = Pages(stored[0], stored[1], positions, *stored[2:])
         shape = (sequences, self.heads, width)

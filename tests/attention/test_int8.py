@@ -16,8 +16,8 @@ from longreach.attention.rotation import Rotation
 from longreach.attention.selected import SelectedPages
 from longreach.attention.step import Row, Step, begin
 from longreach.attention.strided_step import StridedStep
+from longreach.kv.coding import numbers_of, parts_of
 from longreach.kv.compact import drop
-from longreach.kv.int8 import numbers_of, parts_of
 from longreach.kv.policies import policies
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Segment

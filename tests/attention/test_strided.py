@@ -13,7 +13,7 @@ from longreach.attention.numba_step import NumbaStep
 from longreach.attention.rotation import Rotation
 from longreach.attention.step import Step, begin
 from longreach.attention.strided_step import StridedStep
-from longreach.kv.int8 import numbers_of, parts_of
+from longreach.kv.coding import CODINGS, numbers_of, parts_of
 from longreach.kv.pool import PagePool
 from longreach.kv.sequence import Sequence
 
@@ -29,13 +29,13 @@ def by_definition(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor)
 
 def kept(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Of keys and values `[2, ..]` the numbers that pages in `dtype` have."""
-    if dtype != torch.int8:
+    if dtype not in CODINGS:
         return x.to(dtype).float()
     return torch.stack(numbers_of(parts_of(*x, dtype)))
 
 
 @pytest.mark.parametrize("kind", [StridedStep, NumbaStep])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.uint8])
 @pytest.mark.parametrize("cache", [1, 1 << 20])
 @given(heads=st.integers(1, 5), group=st.integers(1, 4), lengths=st.lists(st.integers(1, 20), min_size=1, max_size=3))
 @settings(max_examples=8, deadline=None)

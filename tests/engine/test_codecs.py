@@ -16,7 +16,7 @@ from longreach.config import Settings
 from longreach.engine import Engine, Part
 from longreach.engine.gate import fingerprint_of
 from longreach.engine.paged import PagedEngine
-from longreach.engine.stores import find_codec, profile_file
+from longreach.engine.stores import CODEC, expected_codec, find_codec, origin_of, profile_file
 from longreach.errors import InputError, SpecError
 from longreach.evaluate.codecs.case import read, spans_of
 from longreach.evaluate.codecs.cost import Cost, add_case
@@ -138,6 +138,8 @@ def test_the_doctor_fits_a_codec_and_tells_what_it_costs(
     assert default["bytes_per_token"] > 2 * fitted["bytes_per_token"]
     assert Path(told["file"]) == profile_file(tmp_path, fingerprint_of(engine))
     assert find_codec(settings, fingerprint_of(engine)) is not None
+    origin = origin_of(engine.loaded.fingerprint, engine.loaded.dtype, engine.pool.keys.dtype)
+    assert expected_codec(settings, engine.pool.keys.dtype, origin).spec == "ladder(2)"
     fit_codec(settings.model_copy(update={"codec": "int4"}), 7, own_library=False, as_json=False)
     assert "bytes a token" in capsys.readouterr().out
     asked = asked[:1]
@@ -160,8 +162,36 @@ def test_what_opens_prompts_is_kept_in_eight_bits_whatever_passages_are_kept_in(
     assert named.encode(*opening, 0) == make("int8(group=64)").encode(*opening)
     for (keys, values), start, method in ((opening, 0, make("int8")), (case.kv[:2], first, profile.make("ladder(2)"))):
         data = named.encode(keys, values, start)
-        pairs = zip(named.decode(data), method.decode(method.encode(keys, values, start)), strict=True)
+        pairs = zip(named.open(data).whole(), method.decode(method.encode(keys, values, start)), strict=True)
         assert all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("spec", [f"{name}({level})" for name in ("fisher", "ladder") for level in range(5)])
+def test_what_a_fitted_codec_is_expected_to_take_is_what_it_takes(
+    profile: Profile, storyteller: PagedEngine, tmp_path: Path, spec: str
+) -> None:
+    settings, kept = Settings(cache=tmp_path, codec=spec), torch.float32
+    origin = origin_of(storyteller.loaded.fingerprint, kept, kept)
+    replace(profile, origin=origin).save(profile_file(tmp_path, profile.ladder.fingerprint))
+    expected = expected_codec(settings, kept, origin)
+    case = read(storyteller.loaded, *spans_of(prompt(storyteller, CHOSEN)))
+    written = told = 0.0
+    for number, (start, end) in enumerate(case.spans):
+        written += len(expected.passages.encode(*case.passage(number)))
+        told += expected.passages.bytes_per_token(storyteller.bridge.shapes, kept, end - start) * (end - start)
+    assert expected.spec == spec
+    assert told == pytest.approx(written, rel=0.15)
+
+
+def test_a_codec_that_was_fitted_to_something_else_is_expected_to_be_the_default(
+    profile: Profile, tmp_path: Path
+) -> None:
+    settings = Settings(cache=tmp_path, codec="ladder(2)")
+    replace(profile, origin="this").save(profile_file(tmp_path, profile.ladder.fingerprint))
+    profile_file(tmp_path, "later").write_bytes(b"damaged")
+    assert expected_codec(settings, torch.float32, "this").spec == "ladder(2)"
+    for origin in ("that", ""):
+        assert expected_codec(settings, torch.float32, origin).spec == CODEC
 
 
 @pytest.mark.parametrize("damage", [b"", b"LRKV and no more"])

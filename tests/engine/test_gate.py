@@ -110,9 +110,12 @@ def test_a_card_that_comes_with_longreach_holds_for_the_weights_until_there_is_o
     shipped = tmp_path / "shipped"
     monkeypatch.setattr(cards, "SHIPPED", shipped)
     replace(card_of(engine, GOOD), fingerprint="of another dtype").save(shipped / "model.json")
-    assert load().way == "naive"
+    assert load().way == load(kv_dtype="int8").way == "naive"
+    assert load(kv_dtype="int4").way == EXACT
     store_card(engine, tmp_path, replace(GOOD, kl=1.0))
     assert load().way == EXACT
+    store_card(load(reuse="off", kv_dtype="int4"), tmp_path, GOOD)
+    assert load(kv_dtype="int4").way == "naive"
 
 
 def test_every_card_that_comes_with_longreach_is_of_the_adapter_beside_it() -> None:

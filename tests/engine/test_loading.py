@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from longreach.engine import Part, Sampling, loading
 from longreach.engine.loading import PATIENCE, Loading
 from longreach.engine.paged import PagedEngine
-from longreach.kv.codec import make
+from longreach.kv.codec import Opened, make
 from longreach.kv.store.disk import DiskTier
 from longreach.kv.store.entry import Entry, Named
 from longreach.kv.store.key import Key
+from longreach.kv.store.open_entry import OpenEntry
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.store import KVStore
 
@@ -64,6 +65,12 @@ class Clocked:
         else:
             future.set_result(None)
         return future
+
+    def fetch_open(self, key: Key) -> Future[OpenEntry | None]:
+        loaded, opened = self.fetch(key), Future[OpenEntry | None]()
+        made = OpenEntry(Opened.of(KV, KV), 0, 1.0, None)
+        loaded.add_done_callback(lambda done: opened.set_result(done.result() and made))
+        return opened
 
     def loading(self, key: Key) -> float | None:
         return self.rate.of(len(key.tokens))
@@ -168,6 +175,42 @@ def test_what_comes_late_is_taken_where_it_was_not_read_yet(clocked: Made) -> No
     assert store.now == pytest.approx(1.0)
 
 
+def opened_or_done(store: Clocked, reading: Rate, wanted: list[Key], takes: float, batch: int = 2) -> bool:
+    """Whether all of them were opened; else they were loaded and read as by `done`."""
+
+    def read_some(rest: list[Key]) -> list[Key]:
+        store.go_on(store.now + takes * len(rest[:batch]))
+        return rest[:batch]
+
+    loading = Loading(store, reading, wanted)  # type: ignore[arg-type]
+    opened = loading.open()
+    if opened is None:
+        loading.run(lambda *_: None, read_some)
+    return opened is not None and list(opened) == wanted
+
+
+def test_what_is_all_kept_is_opened(clocked: Made) -> None:
+    all_of = keys(4)
+    store = clocked(dict.fromkeys(all_of, 0.1))
+    assert opened_or_done(store, known(1.0), all_of, 1.0)
+    assert store.now == pytest.approx(0.4)
+
+
+def test_nothing_is_opened_where_something_must_be_read(clocked: Made) -> None:
+    all_of = keys(4)
+    store = clocked(dict.fromkeys(all_of[:3], 0.1))
+    assert not opened_or_done(store, known(1.0), all_of, 1.0)
+    assert store.now == pytest.approx(1.0)  # the loads went on meanwhile
+    assert store.fetched == all_of[:3]
+
+
+def test_what_was_opened_before_one_was_late_is_not_read(clocked: Made) -> None:
+    all_of = keys(4)
+    store = clocked({key: 0.1 if at < 2 else 100.0 for at, key in enumerate(all_of)})
+    assert not opened_or_done(store, known(1.0), all_of, 1.0)
+    assert store.now == pytest.approx(0.2 + PATIENCE + 2.0)
+
+
 def test_a_slow_tier_is_left_alone_until_it_is_quick_again(clocked: Made) -> None:
     all_of = keys(4)
     store = clocked(dict.fromkeys(all_of, 50.0))
@@ -193,6 +236,7 @@ def test_a_slow_tier_is_given_one_load_at_a_time(clocked: Made) -> None:
     assert store.fetched == all_of[:1]
 
 
+@pytest.mark.parametrize("begin", [done, opened_or_done])
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     loads=st.lists(st.none() | st.floats(0.0, 10.0), min_size=1, max_size=12),
@@ -200,13 +244,13 @@ def test_a_slow_tier_is_given_one_load_at_a_time(clocked: Made) -> None:
     batch=st.integers(1, 5),
 )
 def test_no_store_is_never_sooner_by_more_than_half_a_passage(
-    clocked: Made, loads: list[float | None], guess: float | None, batch: int
+    clocked: Made, begin: Callable[..., object], loads: list[float | None], guess: float | None, batch: int
 ) -> None:
     all_of = keys(len(loads))
     store = clocked({key: takes for key, takes in zip(all_of, loads, strict=True) if takes is not None})
     if guess is not None:
         store.rate.note(TOKENS, guess)
-    done(store, known(1.0), all_of, 1.0, batch)
+    begin(store, known(1.0), all_of, 1.0, batch)
     assert store.now <= len(loads) + PATIENCE + 1e-9
 
 

@@ -241,7 +241,7 @@ def test_a_load_that_fails_is_a_passage_that_is_read(
         raise error("for this time")
 
     with monkeypatch.context() as during:
-        during.setattr("longreach.kv.store.entry.Named.decode", fails)
+        during.setattr("longreach.kv.store.entry.Named.open", fails)
         assert asked(engine) == expected
     assert asked(engine) == expected
 

@@ -63,6 +63,13 @@ def answer(engine: PagedEngine, parts: list[Part], tokens: int = 6) -> torch.Ten
     return torch.tensor([told.chosen.logprob for told in done.logprobs])
 
 
+def assert_nothing_is_left(engine: PagedEngine) -> None:
+    """Once it forgets, every page is free."""
+    engine.forget()
+    assert engine.pool.used == 0
+    engine.pool.check()
+
+
 @pytest.mark.parametrize("family", RELOCATABLE)
 @pytest.mark.parametrize("method", ["full_prefill", "cacheblend(share=1.0)", "cache_craft(share=1.0)"])
 @pytest.mark.parametrize("step_tokens", [512, 13])
@@ -137,9 +144,7 @@ def test_passages_read_behind_filler_are_others_than_those_without(tmp_path: Pat
     behind = engine.explore(prompt(3, 1)).root
     assert (behind - given).abs().max() > 1e-4
     assert engine.passages.kept(opening, passages) == [True, True]
-    engine.forget()
-    assert engine.pool.used == 0
-    engine.pool.check()
+    assert_nothing_is_left(engine)
 
 
 def test_without_room_for_filler_the_prompt_is_read_as_a_whole(tmp_path: Path) -> None:
@@ -152,8 +157,7 @@ def test_without_room_for_filler_the_prompt_is_read_as_a_whole(tmp_path: Path) -
             "llama", tmp_path / str(more), "cache_craft(share=1.0)", kv_bytes=(pages + more) * engine.pool.page_bytes
         )
         assert (answer(small, parts) - wanted).abs().max() < 1e-4
-        small.forget()
-        assert small.pool.used == 0
+        assert_nothing_is_left(small)
 
 
 def test_others_see_what_is_kept_and_not_what_one_computed_again(tmp_path: Path) -> None:
@@ -174,9 +178,7 @@ def test_pages_of_a_repair_are_free_when_its_request_ends(tmp_path: Path) -> Non
     for order in ((3, 1, 2), (2, 3, 1), (1, 2)):
         answer(engine, prompt(*order))
         assert engine.pool.used == kept
-    engine.forget()
-    assert engine.pool.used == 0
-    engine.pool.check()
+    assert_nothing_is_left(engine)
 
 
 def test_without_room_for_a_repair_the_prompt_is_read_as_a_whole(tmp_path: Path) -> None:
@@ -229,9 +231,7 @@ def test_what_was_explored_gives_back_its_passages(kilobytes: int, tmp_path: Pat
         found = engine.explore(prompt(number % 7, number % 5 + 7, number % 3 + 12))
         assert torch.isfinite(found.root).any()
         del found
-    engine.forget()
-    assert engine.pool.used == 0
-    engine.pool.check()
+    assert_nothing_is_left(engine)
 
 
 @pytest.mark.parametrize("harm", [None, b"rubbish\xff\n", b"0"])

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from longreach.kv.codec.opened import Opened
 from longreach.kv.store import Entry, Key, KVStore
 
 LAYERS, HEADS, DIM = 2, 2, 4
@@ -30,10 +31,10 @@ class Plain:
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         return struct.pack("<4I", *keys.shape) + keys.numpy().tobytes() + values.numpy().tobytes()
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    def open(self, data: bytes) -> Opened:
         shape = struct.unpack_from("<4I", data)
         numbers = np.frombuffer(data, np.float32, offset=16).reshape(2, *shape).copy()
-        return torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1])
+        return Opened.of(torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]))
 
 
 @dataclass(frozen=True)

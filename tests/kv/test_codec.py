@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from longreach.attention.rotation import Rotation
 from longreach.errors import InputError, ModelError, SpecError
-from longreach.kv import int8
+from longreach.kv import int4, int8
 from longreach.kv.codec import (
     CodecError,
     Profile,
@@ -26,8 +26,10 @@ from longreach.kv.codec import (
     entropy,
     frame,
     grouped,
+    int4_pages,
     int8_pages,
     make,
+    open_any,
     steps,
     takes_profile,
 )
@@ -35,6 +37,7 @@ from longreach.kv.codec.fisher import LEVELS
 from longreach.kv.codec.ladder_fit import Ladder, fit
 from longreach.kv.codec.rows import to_rows
 from longreach.kv.codec.upright import turn_back, turn_forth
+from longreach.kv.hadamard import block_of, spread
 from longreach.registry import canonical
 
 ROTATION = Rotation(torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64))
@@ -43,6 +46,7 @@ SPECS = {
     "int8": ["int8", "int8(group=7)"],
     "int4": ["int4", "int4(group=5)"],
     "int8_pages": ["int8_pages"],
+    "int4_pages": ["int4_pages"],
     "cachegen": ["cachegen", "cachegen(level=0, group=3)", "cachegen(level=4, group=1)"],
     "fisher": ["fisher", "fisher(level=0)", "fisher(level=4)"],
     "ladder": ["ladder", "ladder(level=0)", "ladder(level=4)"],
@@ -96,6 +100,11 @@ def bound(method: Any, keys: torch.Tensor, values: torch.Tensor, start: int) -> 
         return sides[0], sides[1]
     if isinstance(method, int8_pages.Int8Pages):
         near = [x.abs().amax(-1, keepdim=True) * int8.BOUND + int8.LEAST for x in (keys, values)]
+        return near[0].expand_as(keys), near[1].expand_as(values)
+    if isinstance(method, int4_pages.Int4Pages):  # each channel is a sum of all, each as far off
+        near = [
+            spread(x).abs().amax(-1, keepdim=True) * int4.BOUND * block_of(x.shape[-1]) ** 0.5 for x in (keys, values)
+        ]
         return near[0].expand_as(keys), near[1].expand_as(values)
     if isinstance(method, cachegen.CacheGen):
         sides = []
@@ -236,6 +245,43 @@ def test_parts_that_do_not_fit_are_an_error_even_with_a_right_checksum(spec: str
             read(frame.write(frame.Frame(method, what, arrays)))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from(ALL),
+    st.integers(1, 21),
+    st.lists(st.integers(0, 4), min_size=2, max_size=2, unique=True).map(sorted),
+    st.integers(0, 2**32 - 1),
+)
+def test_some_layers_of_what_was_opened_are_those_of_what_is_decoded(
+    spec: str, tokens: int, cut: list[int], seed: int
+) -> None:
+    low, end = cut
+    keys, values = kv(tokens, seed=seed)
+    data = codec(spec).encode(keys, values, 3)
+    opened = open_any(data, ladder=ladder())
+    assert opened.shapes == (keys.shape, values.shape)
+    for some, all_of in zip(opened.layers(low, end), codec(spec).decode(data), strict=True):
+        assert torch.equal(some, all_of[low:end])
+
+
+@pytest.mark.parametrize("spec", ["raw", "int8(group=2)", "int4(group=2)", "int8_pages"])
+def test_layers_with_an_odd_number_of_elements_come_apart_too(spec: str) -> None:
+    keys, values = torch.randn(5, 1, 3, 5), torch.randn(5, 1, 3, 7)
+    opened = make(spec).open(make(spec).encode(keys, values))
+    for layer in range(5):
+        for some, all_of in zip(opened.layers(layer, layer + 1), opened.whole(), strict=True):
+            assert torch.equal(some[0], all_of[layer])
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_what_is_damaged_is_found_out_when_it_is_opened(spec: str) -> None:
+    whole = frame.read(codec(spec).encode(*kv(9)))
+    shorter = [part.reshape(-1)[:-1] if part.size else part for part in whole.arrays]
+    for arrays in (shorter, whole.arrays[:-3], []):
+        with pytest.raises(CodecError):
+            open_any(frame.write(frame.Frame(whole.method, whole.fields, arrays)), ladder=ladder())
+
+
 def test_what_another_codec_wrote_is_not_read() -> None:
     data = codec("int8").encode(*kv(3))
     with pytest.raises(CodecError, match="'int8'"):
@@ -274,7 +320,7 @@ def test_a_sensitivity_comes_back_from_its_file_for_its_model_only(tmp_path: Pat
         Sensitivity.load(tmp_path / "weights", "that")
 
 
-@pytest.mark.parametrize("spec", ["raw", "int8", "int8(group=16)", "int4", "int8_pages"])
+@pytest.mark.parametrize("spec", ["raw", "int8", "int8(group=16)", "int4", "int8_pages", "int4_pages"])
 def test_the_estimate_of_fixed_widths_is_exact_but_for_the_head(spec: str) -> None:
     @dataclasses.dataclass
     class Shape:
@@ -320,6 +366,32 @@ def test_packed_integers_are_the_integers(n: int, bits: int, seed: int) -> None:
     whole = torch.from_numpy(np.random.default_rng(seed).integers(0, 2**bits, (3, n)).astype(np.uint8))
     packed = torch.from_numpy(grouped.pack(whole, bits))
     assert torch.equal(grouped.unpack(packed, bits, [3, n]), whole)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.sampled_from([("int8", 8), ("int4", 4)]),
+    st.integers(2, 9),
+    st.integers(1, 21),
+    st.sampled_from([*DTYPES, torch.float64]),
+    st.sampled_from([1e-7, 1.0, 3e4, 6e4, 1e37, 1e300]),
+    st.integers(0, 2**32 - 1),
+)
+def test_what_is_read_of_a_group_is_its_least_and_so_many_steps(
+    method: tuple[str, int], group: int, tokens: int, dtype: torch.dtype, size: float, seed: int
+) -> None:
+    most = min(torch.finfo(dtype).max, torch.finfo(torch.float32).max)
+    given = [(x.double() * size).clamp(-most, most).to(dtype) for x in kv(tokens, seed=seed)]
+    data = make(f"{method[0]}(group={group})").encode(*given)
+    arrays = [torch.from_numpy(part.copy()) for part in frame.read(data).arrays]
+    for back, (low, step, packed), turned in zip(decode(data), (arrays[:3], arrays[3:]), (True, False), strict=True):
+        shape = back.transpose(2, 3).shape if turned else back.shape
+        kind = torch.float32 if step.dtype == torch.float16 else torch.float64
+        at = torch.arange(shape[3]) // group
+        wanted = grouped.unpack(packed, method[1], shape) * step.to(kind)[..., at] + low.to(kind)[..., at]
+        wanted = wanted.clamp(-torch.finfo(torch.float32).max, torch.finfo(torch.float32).max).float()
+        wanted = wanted.clamp(-most, most).to(dtype)
+        assert torch.equal(back, wanted.transpose(2, 3) if turned else wanted)
 
 
 def test_tables_sum_to_one_and_fall_off_from_the_middle() -> None:

@@ -14,6 +14,7 @@ from kv.tiny import engine_of
 from longreach.engine.paged import PagedEngine
 from longreach.engine.requests import Sampling
 from longreach.errors import SpecError
+from longreach.kv import int4
 from longreach.kv.policies import LayerView, Policy, policies
 from longreach.kv.sequence import Sequence
 
@@ -30,7 +31,7 @@ ALL = str(tuple((layer, head) for layer in range(5) for head in range(4)))
 PROMPT = [1, *([410, 395, 317, 426, 338, 401, 396] * 70)][:448]
 
 
-@pytest.fixture(scope="module", params=[None, torch.int8], ids=["", "8 bits"])
+@pytest.fixture(scope="module", params=[None, torch.int8, torch.uint8], ids=["", "8 bits", "4 bits"])
 def engine(storyteller: PagedEngine, request: pytest.FixtureRequest) -> PagedEngine:
     return PagedEngine(storyteller.loaded, kv_bytes=16 << 20, step_tokens=150, kv_dtype=request.param)
 
@@ -69,6 +70,8 @@ def test_every_policy_is_in_the_matrix() -> None:
 @pytest.mark.parametrize("asked", [False, True], ids=["", "asked all the same"])
 @pytest.mark.parametrize("spec", [spec for specs in EVERYTHING.values() for spec in specs])
 def test_a_budget_of_everything_is_exact_attention(engine: PagedEngine, spec: str, asked: bool) -> None:
+    if asked and spec.startswith("snapkv") and engine.pool.keys.dtype == int4.CODES:
+        pytest.skip("the prompt's end is computed apart, which gives other codes: see the next test")
     assert write(engine, policy_of(spec, asked)) == write(engine, None)
 
 

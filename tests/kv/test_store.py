@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from kv.chunks import DIM, HEADS, LAYERS, Halves, entry_of, key_of, open_store, same, tokens_of
 from longreach.errors import InputError
+from longreach.kv.codec import make
 from longreach.kv.pool import EMPTY, OutOfPagesError, PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.store import Entry, Key, KVStore, Named
@@ -24,6 +25,7 @@ from longreach.kv.store.disk import DiskTier
 from longreach.kv.store.estimate import disk_bytes, usage
 from longreach.kv.store.format import Encoded
 from longreach.kv.store.pages import gather, place
+from longreach.model.shapes import KVShape
 
 SIZE = 4
 NUMBERS = st.integers(0, 20)
@@ -319,6 +321,30 @@ def test_pages_that_are_written_back_are_on_the_disk_and_stay(tmp_path: Path) ->
     assert torch.equal(found.keys, entry_of(13).keys)
 
 
+def test_what_is_too_much_to_wait_for_being_written_stays_in_pages_until_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("longreach.kv.store.store.WAITING", entry_of(0, 6).nbytes)
+    store, pool = open_store(tmp_path), PagePool(100, SIZE, DIM)
+    store.attach(pool, 100 * pool.page_bytes)
+    for number in range(6):
+        segment = place(pool, key_of(store, number, 6).tokens, entry_of(number, 6))
+        store.keep(key_of(store, number, 6), segment)
+        segment.release()
+    busy = Event()
+    store._writer.submit(busy.wait)
+    for _ in range(2):
+        store.write_back()
+        assert store.unwritten == 5
+    busy.set()
+    while store.unwritten:
+        store.flush()
+        store.write_back()
+    store.flush()
+    assert len(list(tmp_path.rglob("*.kv1"))) == 6
+    assert store.stats().dropped == 0
+
+
 def test_fetching_is_getting_in_another_thread(tmp_path: Path) -> None:
     store = open_store(tmp_path, host=0)
     keys = [key_of(store, number) for number in range(4)]
@@ -480,10 +506,12 @@ def test_what_each_model_takes_is_said_by_its_name(tmp_path: Path) -> None:
 
 
 def test_an_estimate_is_about_what_is_taken(tmp_path: Path) -> None:
-    store = open_store(tmp_path)
+    raw = make("raw")
+    store = open_store(tmp_path, codec=Named("raw", raw))
+    entries = Counter(30 + number % 5 for number in range(20))
     for number in range(20):
-        store.put(key_of(store, number, 30), entry_of(number, 30))
-    estimated = disk_bytes(20, 600, LAYERS * HEADS * DIM * 2 * 4)
+        store.put(key_of(store, number, 30 + number % 5), entry_of(number, 30 + number % 5))
+    estimated = disk_bytes(entries, raw, KVShape(LAYERS, HEADS, DIM, DIM, 0, 0, 0), torch.float32)
     assert abs(estimated - store.stats().disk.bytes) < 0.05 * estimated
 
 

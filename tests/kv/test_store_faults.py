@@ -94,13 +94,14 @@ def test_a_file_with_other_contents_is_removed(tmp_path: Path, damage: Any) -> N
     assert (found, store.stats().disk.damaged, file.exists()) == (None, 1, False)
 
 
-def test_what_the_codec_cannot_read_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["kv.chunks.Plain.open", "longreach.kv.codec.opened.Opened.whole"])
+def test_what_the_codec_cannot_read_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     file = stored(tmp_path)
 
-    def decode(*_: object) -> None:
+    def fails(*_: object) -> None:
         raise ValueError("cannot be read")
 
-    monkeypatch.setattr("kv.chunks.Plain.decode", decode)
+    monkeypatch.setattr(what, fails)
     store, found = wanted(tmp_path)
     told = store.stats().disk
     assert (found, told.hits, told.misses, told.damaged, file.exists()) == (None, 0, 1, 1, False)

@@ -196,6 +196,19 @@ def test_gradients_can_be_taken_of_a_model_that_was_made_quick_while_it_ran() ->
     assert model.model.layers[0].mlp.up_proj.weight.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_model_is_made_quick_twice_in_the_same_products_and_the_same_memory(family: str) -> None:
+    model = network(family)
+    forms = [quicken(model) for _ in range(2)]
+    assert forms[0].graph is not None
+    assert forms[1].graph is not None
+    products = [sum(node.target is nn.functional.linear for node in form.graph.nodes) for form in forms if form.graph]
+    assert products[0] == products[1]
+    assert apart(steps(forms[0], PIECES), steps(forms[1], PIECES)) == 0
+    after = {w.untyped_storage().data_ptr(): w.untyped_storage().nbytes() for w in model.parameters()}
+    assert sum(after.values()) == sum(weight.nbytes for weight in model.parameters())
+
+
 def test_a_layer_that_decides_by_numbers_is_run_as_it_is() -> None:
     changes = {
         "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},

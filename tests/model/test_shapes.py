@@ -33,6 +33,8 @@ def test_a_folder_tells_without_being_loaded(stories: Path, tmp_path: Path) -> N
     assert (shape.layers, shape.kv_heads) == (model.config.num_hidden_layers, model.config.num_key_value_heads)
     assert shape.numbers == 5 * 4 * (8 + 8)
     assert shape.weight_bytes == (stories / "model.safetensors").stat().st_size
+    assert shape.context_length == model.config.max_position_embeddings
+    assert shape.parameters == 260_032
 
 
 def test_what_is_not_at_hand_or_does_not_tell_is_an_error(tmp_path: Path) -> None:
@@ -53,3 +55,4 @@ def test_a_gguf_file_tells_what_its_conversion_does(embedded_cache: Path) -> Non
     (file,) = embedded_cache.rglob("*.gguf")
     of_file, of_folder = kv_shape(str(file), embedded_cache), kv_shape("embedded", embedded_cache)
     assert of_file.numbers == of_folder.numbers == 30 * 3 * 128
+    assert (of_file.parameters, of_file.context_length) == (of_folder.parameters, of_folder.context_length)

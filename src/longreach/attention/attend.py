@@ -54,7 +54,7 @@ def attend(
     outputs, sums = [], []
     for head, stream in enumerate(streams):
         own = query[:, head * group : (head + 1) * group].float()
-        logits, values = [own.new_empty(*own.shape[:2], 0)], [own.new_empty(0, pool.values.shape[2])]
+        logits, values = [own.new_empty(*own.shape[:2], 0)], [own.new_empty(0, pool.value_dim)]
         for ref in stream:
             turned = rotation.turn(own, -ref.shift)
             keys, value = (x.float() for x in pool.read(ref.page))

@@ -19,12 +19,22 @@ import torch
 from numba import carray, cfunc, njit, types
 
 from longreach.attention.merge import Part
-from longreach.attention.numba_tools import FAST, OPTIONS, count, exp, own_threads, pointer, prefetch, read, write
-from longreach.kv import int8
+from longreach.attention.numba_tools import (
+    FAST,
+    OPTIONS,
+    count,
+    exp,
+    own_threads,
+    pointer,
+    prefetch,
+    read,
+    write,
+)
+from longreach.kv import int4, int8
 
 # What a kernel is told, in int64. Memory is given by its address. From `TABLE` on there are the runs.
 TAKEN, DONE, HEADS, RUNS, SPAN, SCALE, QUERY, KEY, VALUE, OUTPUT, LSE, SCRATCH = range(12)
-# Of the pool: where its keys begin, and where the scales of keys and of values do, if they are of 8 bits.
+# Of the pool: where its keys begin, and where the scales of keys and of values do, if they are of few bits.
 POOL, KEY_SCALES, VALUE_SCALES, TABLE = range(12, 16)
 # A line of the table of runs, which is in the order of tokens: a run of pages, `LENGTH` entries of which are seen by
 # `TOKEN`, of the KV heads from `HEAD` on. The new entry is written behind them but one where `WRITE` is 1.
@@ -39,7 +49,7 @@ LEAST = 128
 """Entries that are a part at least."""
 LOW = np.float32(-1e30)
 """Below all scores."""
-_LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0), torch.int8: np.int8(0)}
+_LIKE = {torch.float32: np.float32(0), torch.bfloat16: np.uint16(0), int8.CODES: np.int8(0), int4.CODES: np.uint8(0)}
 """What stands for a number that is stored, by how it is kept."""
 
 
@@ -61,7 +71,7 @@ def decode(
     span = max(LEAST, -(-entries // (2 * threads)))
     slots = tokens * kv_heads + entries // span
     output, lse = query.new_empty(tokens, heads, value_dim), query.new_empty(tokens, heads)
-    scratch = query.new_empty(slots * group * (dim + BLOCK + 2 + value_dim))
+    scratch = query.new_empty(slots * _slot_size.py_func(group, dim, value_dim))
     told = [0, 0, kv_heads, len(runs), span, _bits(scale)]
     told += [x.data_ptr() for x in (query, key, value, output, lse, scratch, stored[0])]
     told += [x.data_ptr() for x in stored[2:]] or [0, 0]
@@ -84,20 +94,57 @@ def _bits(number: float) -> int:
 
 
 @njit(**OPTIONS)
-def _bytes(like: Any) -> Any:
-    """Of a stored number."""
-    return np.int64(4) if isinstance(like, np.float32) else np.int64(2) if isinstance(like, np.uint16) else np.int64(1)
+def _line(size: Any, like: Any) -> Any:
+    """The bytes in which `size` numbers are stored."""
+    if isinstance(like, np.uint8):
+        return size // 2
+    return size * (np.int64(4) if isinstance(like, np.float32) else np.int64(2 if isinstance(like, np.uint16) else 1))
 
 
 @njit(**OPTIONS)
 def _scale(scales: Any, entry: Any, like: Any) -> Any:
     """What the stored numbers of an entry are multiplied by, which is 1 but for whole ones."""
-    return read(scales, entry, np.uint16(0)) if isinstance(like, np.int8) else np.float32(1)
+    return read(scales, entry, np.uint16(0)) if isinstance(like, (np.int8, np.uint8)) else np.float32(1)
 
 
 @njit(**OPTIONS)
-def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any) -> None:
-    """Put `size` float32 at one address to another, and what they are multiplied by to a third: see `kv.int8`."""
+def _spread(numbers: Any, size: Any) -> None:
+    """See `kv.hadamard`, for the first `size` numbers, where they lie: sums and differences, twice as far apart each
+    time."""
+    block = size & -size
+    apart = 1
+    while apart < block:
+        for begin in range(0, size, 2 * apart):
+            for at in range(begin, begin + apart):
+                one, other = numbers[at], numbers[at + apart]
+                numbers[at], numbers[at + apart] = one + other, one - other
+        apart *= 2
+    share = np.float32(1 / math.sqrt(block))
+    for at in range(size):
+        numbers[at] *= share
+
+
+@njit(**OPTIONS)
+def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any, room: Any) -> None:
+    """Put `size` float32 at one address to another, and what they are multiplied by to a third: see `kv.int8` and
+    `kv.int4`. There is `room` for them."""
+    if isinstance(like, np.uint8):
+        for channel in range(size):
+            room[channel] = read(new, channel, np.float32(0))
+        _spread(room, size)
+        least, most, lost = np.float32(0), np.float32(0), np.float32(0)
+        for channel in range(size):
+            least, most = min(least, room[channel]), max(most, room[channel])
+            lost += room[channel] * np.float32(0)
+        scale = (most if most >= -least else least) * np.float32(1 / int4.LOWEST)
+        if abs(scale) < np.float32(int8.LEAST):
+            scale = np.float32(int8.LEAST)
+        write(scale_to, 0, scale + lost, np.uint16(0))
+        share = np.float32(1) / read(scale_to, 0, np.uint16(0))
+        for channel in range(size // 2):
+            first, second = _code(room[channel] * share), _code(room[channel + size // 2] * share)
+            write(to, channel, np.float32(16) * second + (first + np.float32(8)), np.int8(0))
+        return
     share = np.float32(1)
     if isinstance(like, np.int8):
         top, lost = np.float32(0), np.float32(0)
@@ -109,6 +156,47 @@ def _store(new: Any, to: Any, scale_to: Any, size: Any, like: Any) -> None:
         share = np.float32(1) / read(scale_to, 0, np.uint16(0))
     for channel in range(size):
         write(to, channel, share * read(new, channel, np.float32(0)), like)
+
+
+@njit(**OPTIONS)
+def _code(number: Any) -> Any:
+    """The nearest code of 4 bits."""
+    return min(max(np.rint(number), np.float32(int4.LOWEST)), np.float32(int4.HIGHEST))
+
+
+@njit(**OPTIONS)
+def _mixed(query: Any, size: Any) -> Any:
+    """Make a spread query one for bytes of `kv.int4` and their lower bits, which need not be taken apart further then;
+    what is to be added to each product with them."""
+    half, first = size // 2, np.float32(0)
+    for channel in range(half):
+        first += query[channel]
+        query[channel + half] *= np.float32(1 / 16)
+        query[channel] -= query[channel + half]
+    return np.float32(-8) * first
+
+
+@njit(**OPTIONS)
+def _parted(output: Any, weights: Any, size: Any) -> None:
+    """Make sums of bytes and of their lower bits, as often as `weights` says in all, sums of the codes in them."""
+    half = size // 2
+    for channel in range(half):
+        output[channel + half] = np.float32(1 / 16) * (output[channel + half] - output[channel])
+        output[channel] -= np.float32(8) * weights
+
+
+@njit(**OPTIONS)
+def _product(query: Any, key: Any, size: Any, like: Any) -> Any:
+    """Of a query and the key at an address, `size` numbers each."""
+    score = np.float32(0)
+    if isinstance(like, np.uint8):
+        for channel in range(size // 2):
+            score += query[channel] * read(key, channel, like)
+            score += query[channel + size // 2] * read(key, channel, np.int8(0))
+        return score
+    for channel in range(size):
+        score += query[channel] * read(key, channel, like)
+    return score
 
 
 @njit(fastmath=True, forceinline=True, no_cpython_wrapper=True)
@@ -123,11 +211,13 @@ def _greatest(scores: Any, size: Any) -> Any:
 @njit(**OPTIONS)
 def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries: Any, slot: Any) -> None:
     """Add `entries` keys and values at addresses, with their `scales` at two others, to the output of `slot`, which is
-    not divided yet, and to its sums: the greatest score and the sum of weights."""
+    not divided yet, and to its sums: the greatest score, the sum of weights, and that of weights times scales; between
+    these stands what is added to each product."""
     group, dim, value_dim, like = sizes
     query, scores, sums, output = slot
     key_scales, value_scales = scales
-    line, value_line = dim * _bytes(like), value_dim * _bytes(like)
+    line, value_line = _line(dim, like), _line(value_dim, like)
+    half = value_dim // 2
     for begin in range(0, entries, BLOCK):
         size = min(BLOCK, entries - begin)
         for at in range(size):
@@ -137,9 +227,9 @@ def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries
                 prefetch(values + (begin + at + AHEAD) * value_line + byte)
             key = keys + (begin + at) * line
             for row in range(group):
-                score = np.float32(0)
-                for channel in range(dim):
-                    score += query[row, channel] * read(key, channel, like)
+                score = _product(query[row], key, dim, like)
+                if isinstance(like, np.uint8):
+                    score += sums[2, row]
                 scores[row, at] = score * _scale(key_scales, begin + at, like)
         if alive:
             seen = carray(pointer(alive + begin), (size,), np.uint8)
@@ -154,6 +244,7 @@ def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries
                 share = exp(before - top)
                 sums[0, row] = top
                 sums[1, row] *= share
+                sums[3, row] *= share
                 for channel in range(value_dim):
                     output[row, channel] *= share
             if top <= LOW:
@@ -164,11 +255,30 @@ def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries
                 scores[row, at] = weight * _scale(value_scales, begin + at, like)
                 total += weight
             sums[1, row] += total
+            if isinstance(like, np.uint8):
+                for at in range(size):
+                    sums[3, row] += scores[row, at]
             fours = size - size % 4
             for at in range(0, fours, 4):
                 a, b, c, d = scores[row, at], scores[row, at + 1], scores[row, at + 2], scores[row, at + 3]
                 one = values + (begin + at) * value_line
                 two, three, four = one + value_line, one + 2 * value_line, one + 3 * value_line
+                if isinstance(like, np.uint8):
+                    for channel in range(half):
+                        output[row, channel] += (
+                            a * read(one, channel, like)
+                            + b * read(two, channel, like)
+                            + c * read(three, channel, like)
+                            + d * read(four, channel, like)
+                        )
+                    for channel in range(half):
+                        output[row, channel + half] += (
+                            a * read(one, channel, np.int8(0))
+                            + b * read(two, channel, np.int8(0))
+                            + c * read(three, channel, np.int8(0))
+                            + d * read(four, channel, np.int8(0))
+                        )
+                    continue
                 for channel in range(value_dim):
                     output[row, channel] += (
                         a * read(one, channel, like)
@@ -178,23 +288,35 @@ def _attend(sizes: Any, keys: Any, values: Any, scales: Any, alive: Any, entries
                     )
             for at in range(fours, size):
                 a, one = scores[row, at], values + (begin + at) * value_line
+                if isinstance(like, np.uint8):
+                    for channel in range(half):
+                        output[row, channel] += a * read(one, channel, like)
+                        output[row, channel + half] += a * read(one, channel, np.int8(0))
+                    continue
                 for channel in range(value_dim):
                     output[row, channel] += a * read(one, channel, like)
 
 
 @njit(**OPTIONS)
+def _slot_size(group: Any, dim: Any, value_dim: Any) -> Any:
+    """How many numbers a part works with."""
+    return group * (dim + BLOCK + 4 + value_dim) + max(dim, value_dim)
+
+
+@njit(**OPTIONS)
 def _slot(sizes: Any, told: Any, number: Any) -> Any:
-    """What a part works with: query `[group, dim]`, scores `[group, BLOCK]`, sums `[2, group]`, output `[group,
-    value_dim]`."""
+    """What a part works with: query `[group, dim]`, scores `[group, BLOCK]`, sums `[4, group]`, output `[group,
+    value_dim]`; and room for an entry that is being written."""
     group, dim, value_dim, _ = sizes
-    query = told[SCRATCH] + 4 * number * group * (dim + BLOCK + 2 + value_dim)
+    query = told[SCRATCH] + 4 * number * _slot_size(group, dim, value_dim)
     scores = query + 4 * group * dim
     sums = scores + 4 * group * BLOCK
     return (
         carray(pointer(query), (group, dim), np.float32),
         carray(pointer(scores), (group, BLOCK), np.float32),
-        carray(pointer(sums), (2, group), np.float32),
-        carray(pointer(sums + 8 * group), (group, value_dim), np.float32),
+        carray(pointer(sums), (4, group), np.float32),
+        carray(pointer(sums + 16 * group), (group, value_dim), np.float32),
+        carray(pointer(sums + 4 * group * (4 + value_dim)), (max(dim, value_dim),), np.float32),
     )
 
 
@@ -215,9 +337,9 @@ def _part(
 ) -> None:
     """Attend to entries `begin .. end - 1` of a stream, which are in the runs `first .. last - 1`, in slot `number`."""
     group, dim, value_dim, like = sizes
-    query, scores, sums, output = _slot(sizes, told, number)
+    query, scores, sums, output, room = _slot(sizes, told, number)
     scale = np.float32(carray(pointer(told.ctypes.data + SCALE * 8), 1, np.float64)[0])
-    sums[0], sums[1], output[:] = LOW, np.float32(0), np.float32(0)
+    sums[0], sums[1], sums[3], output[:] = LOW, np.float32(0), np.float32(0), np.float32(0)
     known = np.int64(0)
     for at in range(first, last):
         own = head - table[at, HEAD]
@@ -230,28 +352,35 @@ def _part(
             continue
         keys = table[at, KEYS] + own * table[at, KEYS_APART]
         values = table[at, VALUES] + own * table[at, VALUES_APART]
-        scaled = 2 * ((keys - told[POOL]) // (dim * _bytes(like)))  # as many bytes from where scales begin
+        scaled = 2 * ((keys - told[POOL]) // _line(dim, like))  # as many bytes from where scales begin
         key_scales, value_scales = told[KEY_SCALES] + scaled, told[VALUE_SCALES] + scaled
         if table[at, WRITE] and high == length:
             new, last = 4 * (table[at, TOKEN] * told[HEADS] + head), length - 1
-            _store(told[KEY] + new * dim, keys + last * dim * _bytes(like), key_scales + 2 * last, dim, like)
-            to = values + last * value_dim * _bytes(like)
-            _store(told[VALUE] + new * value_dim, to, value_scales + 2 * last, value_dim, like)
+            to = keys + last * _line(dim, like)
+            _store(told[KEY] + new * dim, to, key_scales + 2 * last, dim, like, room)
+            to = values + last * _line(value_dim, like)
+            _store(told[VALUE] + new * value_dim, to, value_scales + 2 * last, value_dim, like, room)
         if table[at, TURNED] != known:
             known = table[at, TURNED]
             for row in range(group):
                 for channel in range(dim):
                     query[row, channel] = scale * read(known + 4 * (head * group + row) * dim, channel, np.float32(0))
+                if isinstance(like, np.uint8):
+                    _spread(query[row], dim)
+                    sums[2, row] = _mixed(query[row], dim)
         alive = table[at, ALIVE]
-        keys, values = keys + low * dim * _bytes(like), values + low * value_dim * _bytes(like)
+        keys, values = keys + low * _line(dim, like), values + low * _line(value_dim, like)
         scales = key_scales + 2 * low, value_scales + 2 * low
         _attend(sizes, keys, values, scales, alive + low if alive else alive, high - low, (query, scores, sums, output))
+    if isinstance(like, np.uint8):
+        for row in range(group):
+            _parted(output[row], sums[3, row], value_dim)
 
 
 @njit(**OPTIONS)
 def _merge(sizes: Any, told: Any, table: Any) -> None:
     """Put the parts of every stream together."""
-    group, _, value_dim, _ = sizes
+    group, _, value_dim, like = sizes
     number, first = 0, 0
     while first < told[RUNS]:
         token, behind = table[first, TOKEN], first
@@ -268,7 +397,7 @@ def _merge(sizes: Any, told: Any, table: Any) -> None:
                 for channel in range(value_dim):
                     result[row, channel] = np.float32(0)
                 for at in range(number, number + parts):
-                    _, _, sums, output = _slot(sizes, told, at)
+                    _, _, sums, output, _ = _slot(sizes, told, at)
                     share = exp(sums[0, row] - top)
                     total += share * sums[1, row]
                     for channel in range(value_dim):
@@ -279,6 +408,8 @@ def _merge(sizes: Any, told: Any, table: Any) -> None:
                 lse[row] = top + np.float32(math.log(total))
                 for channel in range(value_dim):
                     result[row, channel] /= total
+                if isinstance(like, np.uint8):
+                    _spread(result[row], value_dim)
             number += parts
         first = behind
 

@@ -90,7 +90,7 @@ def prefetch(context: Any, address: Any) -> Any:
 @intrinsic
 def read(context: Any, address: Any, index: Any, like: Any) -> Any:
     """Number `index` of those at an address, as float32: they are float32 where `like` is, bfloat16 where it is of
-    uint16, whole numbers where it is of int8."""
+    uint16, whole numbers where it is of int8, and the lower four bits of bytes where it is of uint8."""
 
     def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         own, wide = context.get_value_type(like), ir.IntType(32)
@@ -99,6 +99,8 @@ def read(context: Any, address: Any, index: Any, like: Any) -> Any:
             return loaded
         if like == types.int8:
             return builder.sitofp(loaded, ir.FloatType())
+        if like == types.uint8:
+            return builder.uitofp(builder.and_(loaded, ir.Constant(own, 15)), ir.FloatType())
         return builder.bitcast(builder.shl(builder.zext(loaded, wide), ir.Constant(wide, 16)), ir.FloatType())
 
     return types.float32(types.int64, types.int64, like), generate

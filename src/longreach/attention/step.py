@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from longreach.kv.segment import Segment
 
 
+class Attends(Protocol):
+    """What travels through the layers of a model: a step of the engine, or something that looks on."""
+
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
+    ) -> Part: ...
+
+
 class Watcher(Protocol):
     """Looks at the queries of a sequence as they come by."""
 

@@ -17,7 +17,7 @@ from longreach.attention.rotation import Rotation
 from longreach.attention.seen import Seen
 from longreach.attention.shared import Shared, SharedBeginnings, shared_beginnings
 from longreach.attention.step import Row, Step
-from longreach.kv.int8 import CODES, parts_of
+from longreach.kv.coding import CODINGS, parts_of
 from longreach.kv.pool import PagePool
 from longreach.kv.segment import Run, Segment
 
@@ -226,7 +226,7 @@ def _rows(query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, 
     """As `_products` for `query [run.heads, rows, dim]` and the entries `low .. length - 1` of a run. What is kept in
     fewer bits than queries have is made as wide as they are, part by part; 16 bits not for a few rows."""
     kept = run.keys.dtype
-    if kept == query.dtype or (kept != CODES and query.shape[1] <= FEW):
+    if kept == query.dtype or (kept not in CODINGS and query.shape[1] <= FEW):
         return _products(query, *run.read(low, length), scores, seen)
     parts = []
     for at in range(low, length, BLOCK):
@@ -239,10 +239,10 @@ def _rows(query: torch.Tensor, run: Run, low: int, length: int, scores: Scores, 
 def _one(query: torch.Tensor, run: Run, low: int, length: int, scale: float) -> Part | None:
     """Attention of one token, `[1, heads, dim]`, to entries `low .. low + length - 1` of a run of all KV heads, in as
     few operations as that takes; None where heads are too few and too long to be given to threads as they are, or
-    are of 8 bits."""
+    are of 8 or 4 bits."""
     heads, group = run.heads, query.shape[1] // run.heads
     alone = heads % torch.get_num_threads() != 0  # a thread then has rows of heads and not heads
-    if run.keys.dtype == CODES:
+    if run.keys.dtype in CODINGS:
         return None
     if alone and length * (run.keys.shape[2] + run.values.shape[2]) * run.keys.element_size() >= CACHE:
         return None

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from longreach.errors import UnsupportedError
+from longreach.kv.coding import channels_of
+from longreach.kv.hadamard import signs
+from longreach.kv.int4 import CODES
 from longreach.kv.pool import PagePool
 
 
@@ -14,7 +17,8 @@ from longreach.kv.pool import PagePool
 class Pages:
     """A pool's tensors: `keys [P, page, D]`, `values [P, page, V]` and `positions [P, page]` (int32, `EMPTY` of
     `kv.pool` where nothing was written), each contiguous. No entry may hold what is not a finite number, written or
-    not. Keys and values of 8 bits (int8) have `key_scales` and `value_scales [P, page, 1]` beside them (`kv.int8`)."""
+    not. Keys and values of 8 or 4 bits (int8, uint8) have `key_scales` and `value_scales [P, page, 1]` beside them
+    (`kv.coding`); those of 4 bits are of half the width, and spread (`kv.hadamard`)."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -33,12 +37,26 @@ class Pages:
         return self.keys.shape[1]
 
     @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return channels_of(self.values)
+
+    @property
     def scaled(self) -> bool:
-        """Whether they are of 8 bits."""
+        """Whether they are of 8 or 4 bits."""
         return self.key_scales is not None
 
+    @property
+    def packed(self) -> bool:
+        """Whether they are of 4 bits."""
+        return self.keys.dtype == CODES
+
+    def signs(self, query: torch.Tensor) -> torch.Tensor | None:
+        """What spreads a query in its own dtype, but for a factor, where keys are spread."""
+        return signs(query.shape[-1], query.device, query.dtype) if self.packed else None
+
     def multiplied(self, query: torch.Tensor) -> torch.dtype:
-        """What keys and values are multiplied in: as they are kept, or, of 8 bits, as the query is."""
+        """What keys and values are multiplied in: as they are kept, or, of few bits, as the query is."""
         return query.dtype if self.scaled else self.keys.dtype
 
 

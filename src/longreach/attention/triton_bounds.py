@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages, References, Turns, check
-from longreach.attention.triton_parts import UNSEEN
+from longreach.attention.triton_parts import UNSEEN, halves, spread
+from longreach.kv import hadamard
 
 
 @triton.jit
@@ -21,10 +22,13 @@ def _bound(
     key_scales,
     stored,
     which,
+    signs,
     bounds,
     DIM: tl.constexpr,
     PAGE: tl.constexpr,
     SCALED: tl.constexpr,
+    PACKED: tl.constexpr,
+    SHARE: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
 ):
     page = tl.load(which + tl.program_id(0)).to(tl.int64)
@@ -32,10 +36,17 @@ def _bound(
     channel = tl.arange(0, BLOCK_DIM)
     real = (channel < DIM) & (page >= 0)
     written = (tl.load(stored + page * PAGE + entry, mask=page >= 0, other=UNSEEN) != UNSEEN)[:, None]
-    key = tl.load(keys + page * PAGE * DIM + entry[:, None] * DIM + channel[None, :], mask=written & real[None, :])
-    key = key.to(tl.float32)
+    if PACKED:
+        lines = keys + (page * PAGE + entry[:, None]) * (DIM // 2) + (channel % (DIM // 2))[None, :]
+        first, second = halves(tl.load(lines, mask=written & real[None, :], other=0))
+        key = tl.where((channel < DIM // 2)[None, :], first, second).to(tl.float32)
+    else:
+        lines = keys + (page * PAGE + entry[:, None]) * DIM + channel[None, :]
+        key = tl.load(lines, mask=written & real[None, :], other=0).to(tl.float32)
     if SCALED:
         key *= tl.load(key_scales + page * PAGE + entry, mask=page >= 0, other=0.0).to(tl.float32)[:, None]
+    if PACKED:
+        key = spread(key, signs, channel, channel, DIM, SHARE / 16, "ieee")
     least = tl.min(tl.where(written, key, float("inf")), 0)
     greatest = tl.max(tl.where(written, key, float("-inf")), 0)
     to = bounds + page * 2 * DIM + channel
@@ -106,18 +117,21 @@ def bound(pages: Pages, which: torch.Tensor, bounds: torch.Tensor) -> None:
     """For the pages `which [M]` (int32; below 0: none), store into `bounds [P, 2, D]` the least and the greatest
     value of each channel over the keys that were written. A page with none gets inf and -inf."""
     assert bounds.is_contiguous()
-    dim = pages.keys.shape[2]
+    dim = bounds.shape[2]
     if len(which):
         _bound[(len(which),)](
             pages.keys,
             pages.key_scales,
             pages.positions,
             which,
+            hadamard.signs(dim, bounds.device) if pages.packed else None,
             bounds,
             DIM=dim,
             PAGE=pages.size,
             SCALED=pages.scaled,
-            BLOCK_DIM=triton.next_power_of_2(dim),
+            PACKED=pages.packed,
+            SHARE=hadamard.block_of(dim) ** -0.5,
+            BLOCK_DIM=max(16, triton.next_power_of_2(dim)),
             num_warps=4,
         )
 

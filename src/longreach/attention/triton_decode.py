@@ -14,7 +14,18 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages, References, Turns, check
-from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, STRIDES, Parts, capped, hidden, turned
+from longreach.attention.triton_parts import (
+    LOG2E,
+    LOWEST,
+    NOTHING,
+    STRIDES,
+    Parts,
+    capped,
+    halves,
+    hidden,
+    turned,
+)
+from longreach.attention.triton_turn import turned_and_spread
 from longreach.attention.tuning import DecodeTuning, decode_tuning, splits
 
 
@@ -55,6 +66,7 @@ def _decode(
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
     SCALED: tl.constexpr,
+    PACKED: tl.constexpr,
     TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -64,6 +76,9 @@ def _decode(
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
 ):
+    # Of 4 bits, channels are read in two halves: what is called as without them is then the lower one.
+    WIDTH: tl.constexpr = DIM // 2 if PACKED else DIM
+    VALUE_WIDTH: tl.constexpr = VALUE_DIM // 2 if PACKED else VALUE_DIM
     part = tl.program_id(0) % parts
     stream = tl.program_id(0) // parts
     s = stream // HEADS
@@ -80,9 +95,14 @@ def _decode(
     value_channel = tl.arange(0, BLOCK_VALUE)
     entry = tl.arange(0, PAGE)
     head = stream * GROUP + row
-    own = (row < GROUP)[:, None] & (channel < DIM)[None, :]
-    q = tl.load(query + head[:, None] * DIM + channel[None, :], mask=own, other=0.0)
-    if TURNED:
+    own = (row < GROUP)[:, None] & (channel < WIDTH)[None, :]
+    if PACKED:  # queries of all slots are given
+        lines = query + (s.to(tl.int64) * many * HEADS * GROUP + h * GROUP + row)[:, None] * DIM + channel[None, :]
+        q = tl.load(lines, mask=own, other=0.0)
+        q_upper = tl.load(lines + WIDTH, mask=own, other=0.0)
+    else:
+        q = tl.load(query + head[:, None] * DIM + channel[None, :], mask=own, other=0.0)
+    if TURNED and not PACKED:
         partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
         crossed = tl.load(query + head[:, None] * DIM + partner[None, :], mask=own, other=0.0).to(tl.float32)
         crossed *= tl.where(channel < PAIRS, 1.0, -1.0)[None, :]
@@ -92,6 +112,8 @@ def _decode(
     top = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, BLOCK_VALUE], tl.float32)
+    if PACKED:
+        acc_upper = tl.zeros([ROWS, BLOCK_VALUE], tl.float32)
     # What refers to a page is read one page ahead: nothing waits for it.
     some = first < last
     page = tl.load(pages + first, mask=some, other=0)
@@ -103,22 +125,32 @@ def _decode(
         where = hidden(tl.load(stored + this + entry), bits, entry)
         # Offsets within a page stay the same: only the page's own address is of 64 bits.
         k = tl.load(
-            keys + this * DIM + (entry[None, :] * DIM + channel[:, None]),
-            mask=(channel < DIM)[:, None] if BLOCK_DIM != DIM else None,
-            other=0.0 if BLOCK_DIM != DIM else None,
+            keys + this * WIDTH + (entry[None, :] * WIDTH + channel[:, None]),
+            mask=(channel < WIDTH)[:, None] if BLOCK_DIM != WIDTH else None,
+            other=0.0 if BLOCK_DIM != WIDTH else None,
         )
         v = tl.load(
-            values + this * VALUE_DIM + (entry[:, None] * VALUE_DIM + value_channel[None, :]),
-            mask=(value_channel < VALUE_DIM)[None, :] if BLOCK_VALUE != VALUE_DIM else None,
-            other=0.0 if BLOCK_VALUE != VALUE_DIM else None,
+            values + this * VALUE_WIDTH + (entry[:, None] * VALUE_WIDTH + value_channel[None, :]),
+            mask=(value_channel < VALUE_WIDTH)[None, :] if BLOCK_VALUE != VALUE_WIDTH else None,
+            other=0.0 if BLOCK_VALUE != VALUE_WIDTH else None,
         )
-        if SCALED:  # whole numbers up to 127 are exact in any of the formats
+        if SCALED:  # whole numbers up to 128 are exact in any of the formats
             key_scale = tl.load(key_scales + this + entry).to(tl.float32)
             value_scale = tl.load(value_scales + this + entry).to(tl.float32)
+            if PACKED:
+                k, k_upper = halves(k)
+                v, v_upper = halves(v)
+                k_upper = k_upper.to(query.dtype.element_ty)
+                v_upper = v_upper.to(query.dtype.element_ty)
+                key_scale *= 1 / 16
+                value_scale *= 1 / 16
             k = k.to(query.dtype.element_ty)
             v = v.to(query.dtype.element_ty)
         limit = at - tl.load(shifts + of)
-        if TURNED:
+        if TURNED and PACKED:
+            q = tl.load(lines + slot * (HEADS * GROUP * DIM), mask=own, other=0.0)
+            q_upper = tl.load(lines + slot * (HEADS * GROUP * DIM) + WIDTH, mask=own, other=0.0)
+        elif TURNED:
             # Always, and not only where the slot changes: a branch here would keep the loads from being pipelined.
             q = turned(plain, crossed, cosines + of * PAIRS, sines + of * PAIRS, channel, PAIRS).to(k.dtype)
         ahead = tl.minimum(i + 1, last - 1)
@@ -126,6 +158,8 @@ def _decode(
         slot = tl.load(slots + ahead)
         bits = tl.load(alive + ahead)
         scores = tl.dot(q, k, input_precision=PRECISION)
+        if PACKED:
+            scores = tl.dot(q_upper, k_upper, scores, input_precision=PRECISION)
         if SCALED:
             scores *= key_scale[None, :]
         scores = capped(scores, scale, softcap) if SOFTCAP else scores * (scale * LOG2E)
@@ -140,14 +174,20 @@ def _decode(
         if SCALED:
             weight *= value_scale[None, :]
         acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision=PRECISION)
+        if PACKED:
+            acc_upper = tl.dot(weight.to(v.dtype), v_upper, acc_upper * fade[:, None], input_precision=PRECISION)
         top = higher
 
     saw = top > NOTHING
     total = tl.where(saw, total, 1.0)
     result = tl.where(saw[:, None], acc / total[:, None], 0.0)
     to = head * parts + part
-    own = (row < GROUP)[:, None] & (value_channel < VALUE_DIM)[None, :]
-    tl.store(out + to[:, None] * VALUE_DIM + value_channel[None, :], result.to(out.dtype.element_ty), mask=own)
+    own = (row < GROUP)[:, None] & (value_channel < VALUE_WIDTH)[None, :]
+    lines = out + to[:, None] * VALUE_DIM + value_channel[None, :]
+    tl.store(lines, result.to(out.dtype.element_ty), mask=own)
+    if PACKED:
+        result = tl.where(saw[:, None], acc_upper / total[:, None], 0.0)
+        tl.store(lines + VALUE_WIDTH, result.to(out.dtype.element_ty), mask=own)
     tl.store(lse + to, tl.where(saw, top / LOG2E + tl.log(total), float("-inf")), mask=row < GROUP)
 
 
@@ -175,7 +215,7 @@ def decode(
     """
     check(query, pages, references, turns)
     streams, width = references.counts.numel(), references.pages.shape[2]
-    heads, dim, value_dim = references.pages.shape[1], query.shape[2], pages.values.shape[2]
+    heads, dim, value_dim = references.pages.shape[1], query.shape[2], pages.value_dim
     group = query.shape[1] // heads
     if tuning is None:
         line = dim * pages.multiplied(query).itemsize
@@ -183,6 +223,8 @@ def decode(
     if parts is None:
         parts = splits(streams, width, tuning.resident * processors(query.device))
     room = Parts(query, value_dim, parts)
+    if pages.packed:
+        query = turned_and_spread(query, pages, turns)
     if streams:
         _decode[(streams * parts,)](
             query,
@@ -213,18 +255,19 @@ def decode(
             VALUE_DIM=value_dim,
             PAGE=pages.size,
             SCALED=pages.scaled,
+            PACKED=pages.packed,
             TURNED=turns.slots > 1,
             PAIRS=max(turns.cosines.shape[2], 1),
             WINDOW=window is not None,
             SOFTCAP=softcap is not None,
             PRECISION="ieee" if pages.multiplied(query) == torch.float32 else "tf32",
             ROWS=max(16, triton.next_power_of_2(group)),
-            BLOCK_DIM=max(16, triton.next_power_of_2(dim)),
-            BLOCK_VALUE=max(16, triton.next_power_of_2(value_dim)),
+            BLOCK_DIM=max(16, triton.next_power_of_2(pages.keys.shape[2])),
+            BLOCK_VALUE=max(16, triton.next_power_of_2(pages.values.shape[2])),
             num_warps=tuning.warps,
             num_stages=tuning.stages,
         )
-    return room.merged()
+    return room.merged(pages.packed)
 
 
 @functools.cache

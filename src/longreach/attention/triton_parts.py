@@ -6,6 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
+from longreach.kv import hadamard
+
 LOG2E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-1.0e30)
 """Stands for -inf in scores, so that differences of two of them are numbers."""
@@ -43,6 +45,20 @@ def turned(query, crossed, cosines, sines, channel, PAIRS: tl.constexpr):
     cos = tl.load(cosines + of, mask=inside, other=1.0)
     sin = tl.load(sines + of, mask=inside, other=0.0)
     return query * cos[None, :] + crossed * sin[None, :]
+
+
+@triton.jit
+def halves(stored):
+    """Both codes of each byte (`kv.int4`), times 16, as whole numbers of 8 bits, which a GPU converts quickly."""
+    return ((stored << 4) ^ 128).to(tl.int8, bitcast=True), (stored & 240).to(tl.int8, bitcast=True)
+
+
+@triton.jit
+def spread(numbers, signs, channel, to, DIM: tl.constexpr, SHARE: tl.constexpr, PRECISION: tl.constexpr):
+    """`kv.hadamard.spread` of rows of `numbers`: what it gives for the channels `to`, and 0 beyond all."""
+    inside = (channel < DIM)[:, None] & (to < DIM)[None, :]
+    matrix = tl.load(signs + channel[:, None] * DIM + to[None, :], mask=inside, other=0.0)
+    return tl.dot(numbers.to(matrix.dtype), matrix, input_precision=PRECISION) * SHARE
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -90,8 +106,8 @@ class Parts:
             self.part = query.new_empty(tokens, heads, splits, dim, dtype=torch.float32)
             self.part_lse = query.new_empty(tokens, heads, splits, dtype=torch.float32)
 
-    def merged(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]`."""
+    def merged(self, spread: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output `[tokens, heads, dim]` and log-sum-exp `[tokens, heads]`; where values were `spread`, it is not."""
         if self.splits > 1 and self.lse.numel():
             dim = self.output.shape[2]
             _merge[(self.lse.numel(),)](
@@ -105,4 +121,4 @@ class Parts:
                 BLOCK_DIM=triton.next_power_of_2(dim),
                 num_warps=4,
             )
-        return self.output, self.lse
+        return hadamard.spread(self.output) if spread else self.output, self.lse

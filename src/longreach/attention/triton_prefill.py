@@ -15,8 +15,21 @@ import triton.language as tl
 from longreach.attention.tables import Pages, References, Turns, check
 from longreach.attention.triton_decode import processors
 from longreach.attention.triton_extents import extents
-from longreach.attention.triton_parts import LOG2E, LOWEST, NOTHING, STRIDES, UNSEEN, Parts, capped, hidden, turned
+from longreach.attention.triton_parts import (
+    LOG2E,
+    LOWEST,
+    NOTHING,
+    STRIDES,
+    UNSEEN,
+    Parts,
+    capped,
+    halves,
+    hidden,
+    spread,
+    turned,
+)
 from longreach.attention.tuning import PrefillTuning, prefill_tuning, splits
+from longreach.kv import hadamard
 
 
 @triton.jit
@@ -28,9 +41,11 @@ def _lines(first, second, half, STEP: tl.constexpr):
 @triton.jit
 def _tile(
     q,
+    q_upper,
     top,
     total,
     acc,
+    acc_upper,
     keys,
     values,
     key_scales,
@@ -47,6 +62,7 @@ def _tile(
     softcap,
     MASKED: tl.constexpr,
     SCALED: tl.constexpr,
+    PACKED: tl.constexpr,
     WINDOW: tl.constexpr,
     SOFTCAP: tl.constexpr,
     DIM: tl.constexpr,
@@ -58,34 +74,44 @@ def _tile(
     PRECISION: tl.constexpr,
 ):
     """One step of the online softmax: the page `first`, which is reference `at` of the stream, and `second`, the next,
-    where it comes before `end` and two pages make a tile."""
+    where it comes before `end` and two pages make a tile. `upper` are second halves of channels, of 4 bits alone."""
+    WIDTH: tl.constexpr = DIM // 2 if PACKED else DIM
+    VALUE_WIDTH: tl.constexpr = VALUE_DIM // 2 if PACKED else VALUE_DIM
     entry = tl.arange(0, ENTRIES)
     within = entry % PAGE
     channel = tl.arange(0, BLOCK_DIM)
     value_channel = tl.arange(0, BLOCK_VALUE)
     half = entry // PAGE != 0
     k = tl.load(
-        keys + (_lines(first, second, half, PAGE * DIM)[None, :] + (within[None, :] * DIM + channel[:, None])),
-        mask=(channel < DIM)[:, None] if BLOCK_DIM != DIM else None,
-        other=0.0 if BLOCK_DIM != DIM else None,
+        keys + (_lines(first, second, half, PAGE * WIDTH)[None, :] + (within[None, :] * WIDTH + channel[:, None])),
+        mask=(channel < WIDTH)[:, None] if BLOCK_DIM != WIDTH else None,
+        other=0.0 if BLOCK_DIM != WIDTH else None,
     )
     v = tl.load(
         values
         + (
-            _lines(first, second, half, PAGE * VALUE_DIM)[:, None]
-            + (within[:, None] * VALUE_DIM + value_channel[None, :])
+            _lines(first, second, half, PAGE * VALUE_WIDTH)[:, None]
+            + (within[:, None] * VALUE_WIDTH + value_channel[None, :])
         ),
-        mask=(value_channel < VALUE_DIM)[None, :] if BLOCK_VALUE != VALUE_DIM else None,
-        other=0.0 if BLOCK_VALUE != VALUE_DIM else None,
+        mask=(value_channel < VALUE_WIDTH)[None, :] if BLOCK_VALUE != VALUE_WIDTH else None,
+        other=0.0 if BLOCK_VALUE != VALUE_WIDTH else None,
     )
-    if SCALED:  # whole numbers up to 127 are exact in any of the formats
+    if SCALED:  # whole numbers up to 128 are exact in any of the formats
         lines = _lines(first, second, half, PAGE) + within
         value_scale = tl.load(value_scales + lines).to(tl.float32)
+        if PACKED:
+            k, k_upper = halves(k)
+            v, v_upper = halves(v)
+            k_upper = k_upper.to(q.dtype)
+            v_upper = v_upper.to(q.dtype)
+            value_scale *= 1 / 16
         k = k.to(q.dtype)
         v = v.to(q.dtype)
     scores = tl.dot(q, k, input_precision=PRECISION)
+    if PACKED:
+        scores = tl.dot(q_upper, k_upper, scores, input_precision=PRECISION)
     if SCALED:
-        scores *= tl.load(key_scales + lines).to(tl.float32)[None, :]
+        scores *= (tl.load(key_scales + lines).to(tl.float32) * (1 / 16 if PACKED else 1))[None, :]
     scores = capped(scores, scale, softcap) if SOFTCAP else scores
     factor = 1.0 if SOFTCAP else scale * LOG2E
     if MASKED:
@@ -106,8 +132,11 @@ def _tile(
     total = total * fade + tl.sum(weight, 1)
     if SCALED:
         weight *= value_scale[None, :]
-    acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None], input_precision=PRECISION)
-    return higher, total, acc
+    weight = weight.to(v.dtype)
+    acc = tl.dot(weight, v, acc * fade[:, None], input_precision=PRECISION)
+    if PACKED:
+        acc_upper = tl.dot(weight, v_upper, acc_upper * fade[:, None], input_precision=PRECISION)
+    return higher, total, acc, acc_upper
 
 
 @triton.jit(do_not_specialize=[*STRIDES, "width", "streams", "sequences", "window", "parts", "many"])
@@ -135,6 +164,7 @@ def _prefill(
     cosines,
     sines,
     shifts,
+    signs,
     extents,
     out,
     lse,
@@ -152,6 +182,8 @@ def _prefill(
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
     SCALED: tl.constexpr,
+    PACKED: tl.constexpr,
+    SHARE: tl.constexpr,
     TURNED: tl.constexpr,
     PAIRS: tl.constexpr,
     WINDOW: tl.constexpr,
@@ -161,6 +193,7 @@ def _prefill(
     TOKENS: tl.constexpr,
     ENTRIES: tl.constexpr,
     AHEAD: tl.constexpr,
+    BLOCK_EVERY: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
 ):
@@ -183,18 +216,24 @@ def _prefill(
     if first_token >= stop:
         return
 
+    WIDTH: tl.constexpr = DIM // 2 if PACKED else DIM
+    VALUE_WIDTH: tl.constexpr = VALUE_DIM // 2 if PACKED else VALUE_DIM
     row = tl.arange(0, ROWS)
     channel = tl.arange(0, BLOCK_DIM)
+    every = tl.arange(0, BLOCK_EVERY)
     value_channel = tl.arange(0, BLOCK_VALUE)
     token = first_token + row // GROUP
     real = (row < TOKENS * GROUP) & (token < stop)
     head = token * (HEADS * GROUP) + h * GROUP + row % GROUP
     lines = query + head.to(tl.int64)[:, None] * DIM
-    own = real[:, None] & (channel < DIM)[None, :]
+    own = real[:, None] & (channel < WIDTH)[None, :]
     at = tl.load(position + token, mask=real, other=0)
     latest = tl.max(tl.where(real, at, -UNSEEN), 0)
     earliest = tl.min(tl.where(real, at, UNSEEN), 0)
     q = tl.load(lines + channel[None, :], mask=own, other=0.0)
+    q_upper = q
+    if PACKED:
+        q_upper = tl.load(lines + WIDTH + channel[None, :], mask=own, other=0.0)
     if not SCALED:
         q = q.to(keys.dtype.element_ty)
     limit = at - tl.load(shifts + s * many)
@@ -212,6 +251,7 @@ def _prefill(
     top = tl.full([ROWS], LOWEST, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, BLOCK_VALUE], tl.float32)
+    acc_upper = acc
     while at_ref < last:
         # The pages ahead that are alike: of one slot, and unseen (0), seen by all rows (1) or by some (2).
         ref = at_ref + ahead
@@ -235,11 +275,16 @@ def _prefill(
         if TURNED:
             of = s * many + same
             limit = at - tl.load(shifts + of)
-            partner = tl.where(channel < 2 * PAIRS, (channel + PAIRS) % (2 * PAIRS), channel)
-            plain = tl.load(lines + channel[None, :], mask=own, other=0.0).to(tl.float32)
-            crossed = tl.load(lines + partner[None, :], mask=own, other=0.0).to(tl.float32)
-            crossed *= tl.where(channel < PAIRS, 1.0, -1.0)[None, :]
-            q = turned(plain, crossed, cosines + of * PAIRS, sines + of * PAIRS, channel, PAIRS).to(q.dtype)
+            whole = real[:, None] & (every < DIM)[None, :]
+            partner = tl.where(every < 2 * PAIRS, (every + PAIRS) % (2 * PAIRS), every)
+            plain = tl.load(lines + every[None, :], mask=whole, other=0.0).to(tl.float32)
+            crossed = tl.load(lines + partner[None, :], mask=whole, other=0.0).to(tl.float32)
+            crossed *= tl.where(every < PAIRS, 1.0, -1.0)[None, :]
+            found = turned(plain, crossed, cosines + of * PAIRS, sines + of * PAIRS, every, PAIRS)
+            if PACKED:
+                q_upper = spread(found, signs, every, channel + WIDTH, DIM, SHARE, PRECISION).to(q.dtype)
+                found = spread(found, signs, every, tl.where(channel < WIDTH, channel, DIM), DIM, SHARE, PRECISION)
+            q = found.to(q.dtype)
         end = at_ref + tl.where(alike == 0, 0, run)
         free = at_ref + tl.where(alike == 1, run // (ENTRIES // PAGE) * (ENTRIES // PAGE), 0)
         # Which pages come next is read a tile ahead: nothing waits for it.
@@ -249,10 +294,10 @@ def _prefill(
             this, that = first, second
             first = tl.load(pages + tl.minimum(i + ENTRIES // PAGE, last - 1))
             second = tl.load(pages + tl.minimum(i + ENTRIES // PAGE + 1, last - 1))
-            top, total, acc = _tile(
-                q, top, total, acc, keys, values, key_scales, value_scales, stored, alive, this, that, i, end, limit,
-                scale, window, softcap, False, SCALED, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM,
-                BLOCK_VALUE, PRECISION,
+            top, total, acc, acc_upper = _tile(
+                q, q_upper, top, total, acc, acc_upper, keys, values, key_scales, value_scales, stored, alive, this,
+                that, i, end, limit, scale, window, softcap, False, SCALED, PACKED, WINDOW, SOFTCAP, DIM, VALUE_DIM,
+                PAGE, ENTRIES, BLOCK_DIM, BLOCK_VALUE, PRECISION,
             )  # fmt: skip
         first = tl.load(pages + tl.minimum(free, last - 1))
         second = tl.load(pages + tl.minimum(free + 1, last - 1))
@@ -260,10 +305,10 @@ def _prefill(
             this, that = first, second
             first = tl.load(pages + tl.minimum(i + ENTRIES // PAGE, last - 1))
             second = tl.load(pages + tl.minimum(i + ENTRIES // PAGE + 1, last - 1))
-            top, total, acc = _tile(
-                q, top, total, acc, keys, values, key_scales, value_scales, stored, alive, this, that, i, end, limit,
-                scale, window, softcap, True, SCALED, WINDOW, SOFTCAP, DIM, VALUE_DIM, PAGE, ENTRIES, BLOCK_DIM,
-                BLOCK_VALUE, PRECISION,
+            top, total, acc, acc_upper = _tile(
+                q, q_upper, top, total, acc, acc_upper, keys, values, key_scales, value_scales, stored, alive, this,
+                that, i, end, limit, scale, window, softcap, True, SCALED, PACKED, WINDOW, SOFTCAP, DIM, VALUE_DIM,
+                PAGE, ENTRIES, BLOCK_DIM, BLOCK_VALUE, PRECISION,
             )  # fmt: skip
         at_ref += run
 
@@ -271,8 +316,12 @@ def _prefill(
     total = tl.where(saw, total, 1.0)
     result = tl.where(saw[:, None], acc / total[:, None], 0.0)
     to = head.to(tl.int64) * parts + part
-    own = real[:, None] & (value_channel < VALUE_DIM)[None, :]
-    tl.store(out + to[:, None] * VALUE_DIM + value_channel[None, :], result.to(out.dtype.element_ty), mask=own)
+    own = real[:, None] & (value_channel < VALUE_WIDTH)[None, :]
+    lines = out + to[:, None] * VALUE_DIM + value_channel[None, :]
+    tl.store(lines, result.to(out.dtype.element_ty), mask=own)
+    if PACKED:
+        result = tl.where(saw[:, None], acc_upper / total[:, None], 0.0)
+        tl.store(lines + VALUE_WIDTH, result.to(out.dtype.element_ty), mask=own)
     tl.store(lse + to, tl.where(saw, top / LOG2E + tl.log(total), float("-inf")), mask=real)
 
 
@@ -298,7 +347,7 @@ def prefill(
     """
     check(query, pages, references, turns)
     (sequences, heads), width = references.counts.shape, references.pages.shape[2]
-    tokens, dim, value_dim = len(query), query.shape[2], pages.values.shape[2]
+    tokens, dim, value_dim = len(query), query.shape[2], pages.value_dim
     group, streams = query.shape[1] // heads, sequences * heads
     if tuning is None:
         line = dim * pages.multiplied(query).itemsize
@@ -310,7 +359,10 @@ def prefill(
         parts = splits(tiles * heads, width, tuning.resident * processors(query.device))
     room = Parts(query, value_dim, parts)
     if not tokens or not sequences:
-        return room.merged()
+        return room.merged(spread=False)
+    is_turned = turns.slots > 1
+    if pages.packed and not is_turned:
+        query = hadamard.spread(query)
     found = extents(pages, references, turns)
     _prefill[(tiles * parts, heads)](
         query,
@@ -329,6 +381,7 @@ def prefill(
         turns.cosines,
         turns.sines,
         turns.shifts,
+        pages.signs(query),
         found,
         room.part,
         room.part_lse,
@@ -346,7 +399,9 @@ def prefill(
         VALUE_DIM=value_dim,
         PAGE=pages.size,
         SCALED=pages.scaled,
-        TURNED=turns.slots > 1,
+        PACKED=pages.packed,
+        SHARE=hadamard.block_of(dim) ** -0.5,
+        TURNED=is_turned,
         PAIRS=max(turns.cosines.shape[2], 1),
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
@@ -355,9 +410,10 @@ def prefill(
         TOKENS=rows // group,
         ENTRIES=entries,
         AHEAD=512,
-        BLOCK_DIM=max(16, triton.next_power_of_2(dim)),
-        BLOCK_VALUE=max(16, triton.next_power_of_2(value_dim)),
+        BLOCK_EVERY=max(16, triton.next_power_of_2(dim)),
+        BLOCK_DIM=max(16, triton.next_power_of_2(pages.keys.shape[2])),
+        BLOCK_VALUE=max(16, triton.next_power_of_2(pages.values.shape[2])),
         num_warps=tuning.warps,
         num_stages=tuning.stages,
     )
-    return room.merged()
+    return room.merged(pages.packed)

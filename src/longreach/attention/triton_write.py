@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 
 from longreach.attention.tables import Pages
-from longreach.kv import int8
+from longreach.kv import hadamard, int4, int8
 
 MOST = tl.constexpr(int8.MOST)
 LEAST = tl.constexpr(int8.LEAST)
+LOWEST, HIGHEST = tl.constexpr(int4.LOWEST), tl.constexpr(int4.HIGHEST)
 
 
 @triton.jit
@@ -22,6 +23,29 @@ def _coded(new, own, scales, to, real):
     scale = scale.to(scales.dtype.element_ty)
     tl.store(scales + to, scale, mask=real)
     return tl.floor(new / scale.to(tl.float32)[:, None] + 0.5)
+
+
+@triton.jit
+def _pairs(lines, real, stored, scales, to, WIDTH: tl.constexpr, BLOCK: tl.constexpr):
+    """Store rows of numbers, which are spread, as codes two to a byte, and their scales: see `longreach.kv.int4`."""
+    channel = tl.arange(0, BLOCK)
+    own = real[:, None] & (channel < WIDTH)[None, :]
+    lower = tl.load(lines[:, None] + channel[None, :], mask=own, other=0.0).to(tl.float32)
+    upper = tl.load(lines[:, None] + WIDTH + channel[None, :], mask=own, other=0.0).to(tl.float32)
+    high = tl.max(tl.maximum(lower, upper), 1)
+    low = tl.min(tl.minimum(lower, upper), 1)
+    scale = tl.where(high >= -low, high, low) / LOWEST
+    scale = tl.where(tl.abs(scale) >= LEAST, scale, LEAST) + tl.sum((lower + upper) * 0.0, 1)
+    scale = scale.to(scales.dtype.element_ty)
+    tl.store(scales + to, scale, mask=real)
+    wide = scale.to(tl.float32)[:, None]
+    pairs = (16 * _code(upper / wide) + _code(lower / wide) + 8) & 255
+    tl.store(stored + to[:, None] * WIDTH + channel[None, :], pairs.to(stored.dtype.element_ty), mask=own)
+
+
+@triton.jit
+def _code(number):
+    return tl.minimum(tl.maximum(tl.floor(number + 0.5), LOWEST), HIGHEST).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["page_t", "page_h"])
@@ -45,6 +69,7 @@ def _write(
     VALUE_DIM: tl.constexpr,
     PAGE: tl.constexpr,
     SCALED: tl.constexpr,
+    PACKED: tl.constexpr,
     BLOCK_HEADS: tl.constexpr,
     BLOCK_DIM: tl.constexpr,
     BLOCK_VALUE: tl.constexpr,
@@ -56,6 +81,12 @@ def _write(
     page = tl.load(target_pages + token * page_t + head * page_h, mask=head < HEADS, other=-1)
     to = page.to(tl.int64) * PAGE + tl.load(target_entries + token)
     real = page >= 0
+    at = tl.load(position + token)
+    tl.store(stored + to, tl.zeros([BLOCK_HEADS], tl.int32) + at.to(tl.int32), mask=real)
+    if PACKED:
+        _pairs(key + token * key_t + head * DIM, real, keys, key_scales, to, DIM // 2, BLOCK_DIM)
+        _pairs(value + token * value_t + head * VALUE_DIM, real, values, value_scales, to, VALUE_DIM // 2, BLOCK_VALUE)
+        return
     own = real[:, None] & (channel < DIM)[None, :]
     new = tl.load(key + token * key_t + head[:, None] * DIM + channel[None, :], mask=own)
     if SCALED:
@@ -66,8 +97,6 @@ def _write(
     if SCALED:
         new = _coded(new, own, value_scales, to, real)
     tl.store(values + to[:, None] * VALUE_DIM + value_channel[None, :], new.to(values.dtype.element_ty), mask=own)
-    at = tl.load(position + token)
-    tl.store(stored + to, tl.zeros([BLOCK_HEADS], tl.int32) + at.to(tl.int32), mask=real)
 
 
 def write(
@@ -89,6 +118,8 @@ def write(
     for tensor in (key, value):
         assert tensor.stride(2) == 1, "channels lie side by side"
         assert heads == 1 or tensor.stride(1) == tensor.shape[2], "heads lie side by side"
+    if pages.packed:
+        key, value = hadamard.spread(key), hadamard.spread(value)
     if tokens:
         _write[(tokens,)](
             key,
@@ -109,6 +140,7 @@ def write(
             VALUE_DIM=value_dim,
             PAGE=pages.size,
             SCALED=pages.scaled,
+            PACKED=pages.packed,
             BLOCK_HEADS=triton.next_power_of_2(heads),
             BLOCK_DIM=triton.next_power_of_2(dim),
             BLOCK_VALUE=triton.next_power_of_2(value_dim),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -39,7 +39,7 @@ def fit_codec(settings: Settings, prompts: int, *, own_library: bool, as_json: b
     from longreach.cli.gate import material_for
     from longreach.engine.gate import fingerprint_of
     from longreach.engine.paged import PagedEngine
-    from longreach.engine.stores import CODEC, profile_file
+    from longreach.engine.stores import CODEC, origin_of, profile_file
     from longreach.evaluate.codecs.case import read, spans_of
     from longreach.evaluate.codecs.fit import fit_profile
     from longreach.evaluate.gate.prompts import askings
@@ -61,7 +61,9 @@ def fit_codec(settings: Settings, prompts: int, *, own_library: bool, as_json: b
     if takes_profile(spec):
         fingerprint = fingerprint_of(engine)
         with err.status("[dim]fitting[/]"):
-            profile = fit_profile(engine.loaded, engine.bridge.rotations, cases[::2], fingerprint)
+            fitted = fit_profile(engine.loaded, engine.bridge.rotations, cases[::2], fingerprint)
+            loaded = engine.loaded
+            profile = replace(fitted, origin=origin_of(loaded.fingerprint, loaded.dtype, engine.pool.keys.dtype))
         file = profile_file(settings.cache, fingerprint)
         profile.save(file)
         codecs[spec] = profile.make(spec)

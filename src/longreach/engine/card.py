@@ -105,14 +105,14 @@ def card_file(cache: Path, weights: str, fingerprint: str) -> Path:
     return cache / FOLDER / f"{weights}-{fingerprint}.json"
 
 
-def find_card(cache: Path, weights: str, fingerprint: Callable[[], str]) -> Card | None:
-    """The card of a model, if there is one of this version: the user's own for its very numbers, else one that comes
-    with Longreach, which holds for its weights in any dtype. `fingerprint` is asked for only where it tells them
+def find_card(cache: Path, weights: str, fingerprint: Callable[[], str], shipped: bool = True) -> Card | None:
+    """The card of a model, if there is one of this version: the user's own for its very numbers, else, if `shipped`
+    holds for them, one that comes with Longreach for its weights. `fingerprint` is asked for only where it tells them
     apart."""
     own = list((cache / FOLDER).glob(f"{weights}-*.json"))
     if own and (card := _read(card_file(cache, weights, fingerprint()))) is not None:
         return card
-    return next((card for card in _shipped() if card.weights == weights), None)
+    return next((card for card in _shipped() if card.weights == weights), None) if shipped else None
 
 
 def _shipped() -> Iterable[Card]:

@@ -119,10 +119,11 @@ class Engine(ABC):
         """The engine for `embedded`, a Hugging Face id, a folder, a `.gguf` file, or a server, `http(s)://host:port`.
 
         What is not given comes from the settings. `kv_dtype` says how keys and values are kept, "int8" in half of 16
-        bits (docs/kv.md); `kv_bytes` is the memory for them, of all requests together and of past ones kept for reuse
-        (None: `kv_gb` of the settings, else what suits the machine); `reuse` is "auto", what the model's card finds
-        faithful enough (docs/reuse.md), "off", which keeps no passages apart, or a way such as "adapter"; `report` is
-        told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError, UnsupportedError.
+        bits and "int4" in a quarter (docs/kv.md); `kv_bytes` is the memory for them, of all requests together and of
+        past ones kept for reuse (None: `kv_gb` of the settings, else what suits the machine); `reuse` is "auto", what
+        the model's card finds faithful enough (docs/reuse.md), "off", which keeps no passages apart, or a way such as
+        "adapter"; `report` is told what is being fetched. Raises ModelError, NetworkError, InputError, DiskFullError,
+        UnsupportedError.
         """
         from longreach.config import load_settings
 

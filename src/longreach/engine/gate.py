@@ -12,6 +12,7 @@ from longreach.engine.card import FOLDER, Bound, Card, find_card
 from longreach.engine.stores import open_store
 from longreach.engine.ways import EXACT, Way, ways
 from longreach.errors import SpecError, UnsupportedError
+from longreach.kv import int4
 from longreach.model.adapter import weights_of
 from longreach.model.identity import kv_fingerprint
 
@@ -39,7 +40,9 @@ def chosen(engine: PagedEngine, settings: Settings, report: Callable[[str], None
     if not engine.bridge.relocatable or not measurable(engine):
         return EXACT
     weights = weights_of(engine.loaded.model)
-    card = find_card(settings.cache, weights, partial(fingerprint_of, engine))
+    # Any dtype rounds less than a way may lose; 4 bits do not, and what they lose adds up with that.
+    shipped = engine.pool.keys.dtype != int4.CODES
+    card = find_card(settings.cache, weights, partial(fingerprint_of, engine), shipped)
     if card is None:
         if report is not None and _first_time(settings.cache / FOLDER / f"{weights}.told"):
             report(

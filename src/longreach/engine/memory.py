@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from longreach.errors import InputError, UnsupportedError
-from longreach.kv.int8 import CODES
+from longreach.kv.coding import CODINGS
 from longreach.kv.pool import PagePool, bytes_of_page
 from longreach.model.bridge import Shapes
 from longreach.model.load import LoadedModel
@@ -22,10 +22,10 @@ def pool_for(
     """A pool of `kv_bytes`, or of what suits the machine, for keys and values in `dtype` (None: the model's). Raises
     InputError where it would hold nothing, UnsupportedError for numbers that the device's kernels do not read."""
     kept = dtype or loaded.dtype
-    if loaded.device.type == "cuda" and kept not in (loaded.dtype, CODES):
+    if loaded.device.type == "cuda" and kept != loaded.dtype and kept not in CODINGS:
         raise UnsupportedError(
-            f"on CUDA keys and values are kept as the model computes them, in {loaded.dtype}, or in 8 bits, and not in "
-            f"{kept}: set kv_dtype to auto or int8"
+            f"on CUDA keys and values are kept as the model computes them, in {loaded.dtype}, or in 8 or 4 bits, and "
+            f"not in {kept}: set kv_dtype to auto, int8 or int4"
         )
     size = page_size or (64 if loaded.device.type == "cuda" else 16)
     page = bytes_of_page(size, shapes.head_dim, shapes.value_dim, kept)

@@ -245,7 +245,12 @@ class PagedEngine(Engine):
             before, self._read_ahead = self._read_ahead, self._read_ahead + read
             if before < QUICK_AFTER_READING <= self._read_ahead:
                 self.quicken()
-            return read
+        store = self.passages.store
+        while store.unwritten:  # more than may wait to be written: what lies in pages alone may have to leave them
+            store.flush()
+            with self._lock:
+                store.write_back()
+        return read
 
     def catch_up(self) -> bool:
         """In time that nobody wants, read a passage that was put off when a prompt had it. False where there is none,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from longreach.engine.arriving import Arriving, NotThereError
 from longreach.engine.beside import side_by_side
 from longreach.engine.loading import Loading
 from longreach.engine.passage_reader import PassageReader, batches
@@ -105,17 +106,20 @@ class Passages:
             lay = self._in_pages(tuple(opening), set(keys), tenant)
             head, read = self._reader.opening(tuple(opening), tenant)
             held += head.share(len(opening))
-            read += self._obtain(tuple(opening), list(dict.fromkeys(keys)), found, tenant)
-            place = len(opening)
-            for key in keys:
-                segment = found[key].share()
-                segment.shift = place - segment.start
-                held.append(segment)
-                place += len(key.tokens)
-            if self._temper is not None:
-                held = side_by_side(held[0], held[1:], self._temper)
-            elif self._repair is not None and question:
-                held = self._repair(held[0], held[1:], question)
+            missing = [key for key in dict.fromkeys(keys) if not self._reader.resident(key, found)]
+            loading = Loading(self.store, self._reader.rate, missing)
+            together = None
+            if missing and question and self._repair is not None:
+                together = self._repaired_meanwhile(self._repair, loading, held[0], keys, found, question)
+            if together is None:
+                read += self._obtain(tuple(opening), loading, found, tenant)
+                held += _in_place(keys, found, len(opening))
+                if self._temper is not None:
+                    held = side_by_side(held[0], held[1:], self._temper)
+                elif self._repair is not None and question:
+                    held = self._repair(held[0], held[1:], question)
+            else:
+                held = together
             repaired = sum(len(segment) for segment in held if not segment.whole)
             return Begun(held, read, max(0, wanted - lay - read), repaired)
         except BaseException as error:
@@ -172,10 +176,43 @@ class Passages:
         there = sum(len(key.tokens) for key in keys if self.store.where(key) == "device")
         return there + (len(opening) if self._reader.holds(opening, tenant) else 0)
 
-    def _obtain(self, opening: tuple[int, ...], keys: Sequence[Key], found: dict[Key, Segment], tenant: str) -> int:
-        """Have passages in pages: those that are there, loaded, or read now, whichever is sooner. Returns how many
-        tokens were read."""
-        missing = [key for key in keys if not self._reader.resident(key, found)]
+    def _repaired_meanwhile(
+        self,
+        repair: Repair,
+        loading: Loading,
+        opening: Segment,
+        keys: Sequence[Key],
+        found: Mapping[Key, Segment],
+        question: Sequence[int],
+    ) -> list[Segment] | None:
+        """The segments of a prompt, repaired while those that are not in `found` come into pages, layer by layer. None
+        where one is better read, or does not come: then nothing was done. Raises OutOfPagesError."""
+        opened = loading.open()
+        if opened is None:
+            return None
+        held: list[Segment] = []
+        try:
+            with Arriving(self.store, self._reader.pool, loading.patience) as arriving:
+                for key, entry in opened.items():
+                    self._reader.reserve(len(key.tokens))
+                    arriving.add(key, entry)
+                arriving.begin()
+                held = _in_place(keys, {**found, **arriving.segments}, opening.end)
+                with self._reader.runner.awaiting(arriving.wait):
+                    together = repair(opening, held, question)
+                held = together[1:]
+                arriving.keep()
+            return together
+        except BaseException as error:
+            Begun(held, 0).release()
+            if not isinstance(error, NotThereError):
+                raise
+            if error.late:
+                loading.give_up()
+            return None
+
+    def _obtain(self, opening: tuple[int, ...], loading: Loading, found: dict[Key, Segment], tenant: str) -> int:
+        """Have passages in pages: loaded, or read now, whichever is sooner. Returns how many tokens were read."""
         read: list[Key] = []
 
         def read_some(keys: list[Key]) -> list[Key]:
@@ -186,5 +223,16 @@ class Passages:
             read.extend(batch)
             return batch
 
-        Loading(self.store, self._reader.rate, missing).run(partial(self._reader.place, found), read_some)
+        loading.run(partial(self._reader.place, found), read_some)
         return sum(len(key.tokens) for key in read)
+
+
+def _in_place(keys: Sequence[Key], found: Mapping[Key, Segment], place: int) -> list[Segment]:
+    """The passages of a prompt one behind the other, the first of them at `place`, each held once more."""
+    held: list[Segment] = []
+    for key in keys:
+        segment = found[key].share()
+        segment.shift = place - segment.start
+        held.append(segment)
+        place += len(key.tokens)
+    return held

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from longreach.attention.looking import LookingStep
 from longreach.attention.narrowing import Narrow, Narrowed, NarrowingStep
 from longreach.attention.noting import NotingStep
 from longreach.attention.plain_step import PlainStep
-from longreach.attention.step import Row, Step, begin
+from longreach.attention.step import Attends, Row, Step, begin
 from longreach.attention.strided_step import StridedStep
 from longreach.attention.tempered import TemperedStep
 from longreach.attention.tree import Tree, TreeStep
+from longreach.attention.waiting import WaitingStep
 from longreach.engine.job import Job
 from longreach.engine.sampling import Draw, plain
 from longreach.kv.compact import drop, gathered, positions_of
@@ -27,7 +29,7 @@ from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence
 from longreach.kv.window import leave
 from longreach.model.adapter import Adapter
-from longreach.model.bridge import Attends, Bridge
+from longreach.model.bridge import Bridge
 from longreach.model.narrow import layers_of
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Runner:
         self._device = bridge.device
         self.windowed = any(window is not None for window in bridge.shapes.windows)
         self._kind, self._graphs = _forms(bridge, pool)
+        self._ready: Callable[[int], None] | None = None
 
     def run(self, work: Many[tuple[Job, int]]) -> tuple[list[Job], torch.Tensor]:
         """Compute that many tokens of each job. Returns the jobs that have all their tokens computed now, and the
@@ -133,19 +136,32 @@ class Runner:
         with nullcontext() if adapter is None else self._bridge.adapted(adapter):
             self._bridge.run(self._tensor(flat), self._tensor(positions), step, self._tensor([]))
 
+    @contextmanager
+    def awaiting(self, ready: Callable[[int], None]) -> Iterator[None]:
+        """While this is open, `look`, `patch` and `narrow` go on with the attention of a layer when `ready(layer)`
+        returns: not all layers of what they attend to are in pages yet."""
+        self._ready = ready
+        try:
+            yield
+        finally:
+            self._ready = None
+
+    def _when_ready(self, step: Attends) -> Attends:
+        return step if self._ready is None else WaitingStep(step, self._ready)
+
     def look(self, sequence: Sequence, tokens: Many[int], at: Many[Segment]) -> list[torch.Tensor]:
         """How much `tokens`, as they would follow `sequence`, attend to the tokens of each of its segments `at`: see
         `LookingStep.weights`. Nothing of them stays."""
         positions = range(sequence.position, sequence.position + len(tokens))
         step = LookingStep(self._bridge.rotations, sequence, len(tokens))
-        self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
+        self._bridge.run(self._tensor(tokens), self._tensor(positions), self._when_ready(step), self._tensor([]))
         return step.weights(at)
 
     def patch(self, sequence: Sequence, tokens: Many[int], positions: Many[int]) -> None:
         """Compute the KV of `tokens` at rising `positions` amidst `sequence`, into its tail, which has room."""
         entry = sequence.tail.append(tokens)
         row = Row(sequence, 0, len(tokens), positions[0], entry, positions=tuple(positions))
-        step = self._kind(self._pool, self._bridge.rotations, [row])
+        step = self._when_ready(self._kind(self._pool, self._bridge.rotations, [row]))
         self._bridge.run(self._tensor(tokens), self._tensor(positions), step, self._tensor([]))
 
     def check_layers(self) -> None:
@@ -157,7 +173,10 @@ class Runner:
         layer to layer: see `NarrowingStep`. Nothing is written to pages."""
         first = sequence.position - len(tokens)
         step = NarrowingStep(self._bridge.rotations, sequence, len(tokens), narrow)
-        self._bridge.run_narrowing(self._tensor(tokens), self._tensor(range(first, sequence.position)), step)
+        positions = self._tensor(range(first, sequence.position))
+        self._bridge.run_narrowing(self._tensor(tokens), positions, self._when_ready(step), lambda: step.rows)
+        if self._ready is not None:
+            self._ready(sequence.layers - 1)  # also of layers that no token got to, something is brought
         return step.chosen()
 
     def run_tree(self, tree: Tree, tokens: list[int], positions: list[int], sees: torch.Tensor) -> torch.Tensor:

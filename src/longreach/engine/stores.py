@@ -9,7 +9,18 @@ from pathlib import Path
 import torch
 
 from longreach.config import Settings
-from longreach.kv.codec import Codec, CodecError, Ladder, Profile, codecs, decode, make, takes_profile
+from longreach.kv.codec import (
+    Codec,
+    CodecError,
+    Ladder,
+    Opened,
+    Profile,
+    codecs,
+    make,
+    open_any,
+    takes_profile,
+)
+from longreach.kv.coding import CODINGS
 from longreach.kv.store.entry import Named
 from longreach.kv.store.store import KVStore
 from longreach.model.identity import kv_fingerprint
@@ -19,8 +30,6 @@ from longreach.registry import canonical
 CODEC = "int8(group=64)"
 """Half the bytes of 16 bits; answers are those of 16 bits (`bench/codec.py`)."""
 HOST_BYTES = 512 << 20
-EIGHT = "int8_pages"
-"""The codec that loses nothing of pages of 8 bits, in as many bytes."""
 PROFILES = "codecs"
 """In the cache."""
 
@@ -37,8 +46,8 @@ class Fitted:
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         return (self.passages if start else self.opening).encode(keys, values, start)
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-        return decode(data, ladder=self.ladder)
+    def open(self, data: bytes) -> Opened:
+        return open_any(data, ladder=self.ladder)
 
 
 def open_store(
@@ -66,8 +75,9 @@ def open_store(
 
 def codec_of(settings: Settings, kept: torch.dtype) -> str:
     """The spec of the codec for keys and values that lie in pages as `kept`: that of `settings`; where nobody set one
-    and they are kept in 8 bits, the one that writes those."""
-    return EIGHT if kept == torch.int8 and "codec" not in settings.model_fields_set else settings.codec
+    and they are kept in few bits, the one that loses nothing of those, in as many bytes."""
+    plain = kept not in CODINGS or "codec" in settings.model_fields_set
+    return settings.codec if plain else f"{CODINGS[kept].name}_pages"
 
 
 def find_codec(settings: Settings, fingerprint: str, device: torch.device | str = "cpu") -> Named | None:
@@ -82,6 +92,32 @@ def find_codec(settings: Settings, fingerprint: str, device: torch.device | str 
         return None
     fitted = profile.make(settings.codec, device)
     return Named(f"{canonical(codecs, fitted)} {profile.ladder.id}", Fitted(fitted, make(CODEC), profile.ladder))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The codec that an engine would write passages and what opens prompts by: as `spec`, not yet for any model."""
+
+    spec: str
+    passages: Codec
+    opening: Codec
+
+
+def expected_codec(settings: Settings, kept: torch.dtype, origin: str) -> Expected:
+    """The codec of `settings` for a model that is not loaded, whose files and numbers are those of `origin`
+    (`origin_of`); where it must be fitted and is not, the one that is taken instead. Raises SpecError."""
+    spec, default = codec_of(settings, kept), make(CODEC)
+    if not takes_profile(spec):
+        plain = make(spec)
+        return Expected(spec, plain, plain)
+    profile = Profile.find(settings.cache / PROFILES, origin)
+    return Expected(CODEC, default, default) if profile is None else Expected(spec, profile.make(spec), default)
+
+
+def origin_of(files: str, dtype: torch.dtype, kept: torch.dtype) -> str:
+    """What a profile was fitted to, as it can be told without weights in memory: the fingerprint of the model's files
+    (`longreach.model.fingerprint`), what it computes in and what keys and values are kept in."""
+    return f"{files} {dtype} {kept}"
 
 
 def profile_file(cache: Path, fingerprint: str) -> Path:

@@ -179,6 +179,7 @@ def model_columns(engine: Engine) -> dict[str, str]:
     """The model by its name, and what its weights, numbers and machine are where it runs here; how keys and values are
     kept where somebody chose that."""
     from longreach.engine.paged import PagedEngine
+    from longreach.kv.coding import name_of
     from longreach.model.device import choose_kv_dtype
 
     columns = {"model": engine.model}
@@ -192,7 +193,7 @@ def model_columns(engine: Engine) -> dict[str, str]:
         }
         kept = engine.pool.keys.dtype
         if kept != choose_kv_dtype("auto", loaded.dtype, plain=engine.products == "own"):
-            columns["kv_dtype"] = str(kept).removeprefix("torch.")
+            columns["kv_dtype"] = name_of(kept)
     return columns
 
 

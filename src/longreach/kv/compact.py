@@ -9,7 +9,7 @@ from collections.abc import Sequence as Many
 import numpy as np
 import torch
 
-from longreach.kv.int8 import numbers_of
+from longreach.kv.coding import numbers_of
 from longreach.kv.pool import EMPTY
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence

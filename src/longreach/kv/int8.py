@@ -11,8 +11,6 @@ A number is off by at most half a scale: `BOUND` of the greatest magnitude among
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
-
 import torch
 
 CODES, SCALES = torch.int8, torch.bfloat16
@@ -33,24 +31,6 @@ def coded(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes.to(CODES), scales
 
 
-def parts_of(keys: torch.Tensor, values: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """What is stored of keys and values `[.., channels]` where they are kept in `dtype`: themselves, to be rounded when
-    they are copied, or both codes and both scales."""
-    if dtype != CODES:
-        return keys, values
-    (keys, key_scales), (values, value_scales) = coded(keys), coded(values)
-    return keys, values, key_scales, value_scales
-
-
-def numbers_of(parts: Many[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The keys and values that are stored as `parts`: themselves where they are numbers, else new ones in float32."""
-    if len(parts) == 2:
-        return parts[0], parts[1]
-    keys, values, key_scales, value_scales = parts
-    return keys.float().mul_(key_scales), values.float().mul_(value_scales)
-
-
-def entry_bytes(head_dim: int, value_dim: int, dtype: torch.dtype) -> int:
-    """What the key and the value of one token in one layer and KV head take."""
-    scales = 2 * SCALES.itemsize if dtype == CODES else 0
-    return (head_dim + value_dim) * dtype.itemsize + scales
+def numbers(codes: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """The numbers of `codes [.., channels]`, in float32."""
+    return codes.float().mul_(scales)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from longreach.errors import LongreachError
+from longreach.kv.coding import CODINGS, channels_of, entry_bytes, numbers_of, parts_of, width_of
 from longreach.kv.free import FreePages, Pages
-from longreach.kv.int8 import CODES, SCALES, entry_bytes, numbers_of, parts_of
+from longreach.kv.int8 import SCALES
 
 EMPTY = 2**31 - 1
 """The position of an entry that was not written: no query comes after it."""
@@ -24,7 +25,8 @@ class PagePool:
     """`pages` pages of `page_size` entries each. An entry is the key and the value of one token in one layer and one
     KV head: `keys[pages, page_size, head_dim]`, `values` alike, `positions[pages, page_size]` (int32) where the token
     stood when its key was computed. `stored` is all that says what keys and values are: these two, and where they are
-    kept in 8 bits (int8) their scales, `[pages, page_size, 1]` each (`kv/int8.py`).
+    kept in 8 or 4 bits (`dtype` int8 or uint8; then of half the width) their scales, `[pages, page_size, 1]` each
+    (`kv/coding.py`).
 
     A page is free, or held as often as `counts` says. Not safe for several threads: the engine has one that runs.
     """
@@ -40,10 +42,11 @@ class PagePool:
         value_dim: int | None = None,
     ) -> None:
         # Zeros: what was never written is multiplied with a weight of zero, which not a number would survive.
-        self.keys = _zeros((pages, page_size, head_dim), dtype, device)
-        self.values = _zeros((pages, page_size, value_dim or head_dim), dtype, device)
+        self.keys, self.values = (
+            _zeros((pages, page_size, width_of(dim, dtype)), dtype, device) for dim in (head_dim, value_dim or head_dim)
+        )
         self.stored: tuple[torch.Tensor, ...] = self.keys, self.values
-        if dtype == CODES:
+        if dtype in CODINGS:
             self.stored += tuple(_zeros((pages, page_size, 1), SCALES, device) for _ in range(2))
         self.positions = _zeros((pages, page_size), torch.int32, device)
         self.page_size = page_size
@@ -67,17 +70,27 @@ class PagePool:
     def bounds(self) -> torch.Tensor:
         """Room for the least and the greatest value of each channel over the keys of a page, `[pages, 2, dim]`; taken
         when it is first asked for, beside what the pool was given."""
-        return self.keys.new_zeros(len(self), 2, self.keys.shape[2], dtype=self.dtype)
+        return self.keys.new_zeros(len(self), 2, self.head_dim, dtype=self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `read` gives: float32 where keys and values are kept in 8 bits."""
-        return torch.float32 if self.keys.dtype == CODES else self.keys.dtype
+        """What `read` gives: float32 where keys and values are kept in 8 or 4 bits."""
+        return torch.float32 if self.keys.dtype in CODINGS else self.keys.dtype
+
+    @property
+    def head_dim(self) -> int:
+        """Channels of a key."""
+        return channels_of(self.keys)
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of a value."""
+        return channels_of(self.values)
 
     @property
     def page_bytes(self) -> int:
         """What one page takes: keys, values and positions."""
-        return bytes_of_page(self.page_size, self.keys.shape[2], self.values.shape[2], self.keys.dtype)
+        return bytes_of_page(self.page_size, self.head_dim, self.value_dim, self.keys.dtype)
 
     @property
     def used_bytes(self) -> int:
@@ -111,7 +124,7 @@ class PagePool:
         return len(freed)
 
     def read(self, where: int | slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the pages `where`, an index; in float32 where they are kept in 8 bits."""
+        """Keys and values of the pages `where`, an index; in float32 where they are kept in 8 or 4 bits."""
         return numbers_of([stored[where] for stored in self.stored])
 
     def write(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from longreach.kv.coding import numbers_of
 from longreach.kv.free import Pages
-from longreach.kv.int8 import numbers_of
 from longreach.kv.pool import PagePool
 from longreach.kv.temper import Temper
 
@@ -41,7 +41,7 @@ class Run:
 
     def read(self, low: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values `[heads, entries, dim]` of the entries `low .. end - 1`: where they lie, or in float32 where
-        they are kept in 8 bits."""
+        they are kept in 8 or 4 bits."""
         return numbers_of([x.narrow(1, low, end - low) for x in self.stored])
 
 

@@ -6,17 +6,18 @@ by name. So the step of the engine travels as an argument, and nothing is kept a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 
 from longreach.attention.attend import Scores
 from longreach.attention.merge import with_sink
 from longreach.attention.rotation import Rotation
+from longreach.attention.step import Attends
 from longreach.errors import UnsupportedError
 from longreach.model.adapter import Adapter
 from longreach.model.fast.adapt import with_adapter
@@ -27,20 +28,6 @@ from longreach.model.positions import find_rotations
 
 NAME = "longreach"
 Products: TypeAlias = Literal["own", "auto"]
-
-
-class Attends(Protocol):
-    """What travels through the layers: a step of the engine, or something that looks on."""
-
-    def attend(
-        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scores: Scores
-    ) -> tuple[torch.Tensor, torch.Tensor]: ...
-
-
-class Narrows(Attends, Protocol):
-    """A step that lets go of tokens on the way: `rows` are the numbers of those that still go, rising."""
-
-    rows: torch.Tensor
 
 
 @dataclass
@@ -117,11 +104,13 @@ class Bridge:
             return self.fast(tokens[None], positions[None], keep, partial(_attention, step=step))[0]
         return self._forward(tokens, positions, step, keep)
 
-    def run_narrowing(self, tokens: torch.Tensor, positions: torch.Tensor, step: Narrows) -> None:
-        """As `run` without logits, with fewer tokens from layer to layer: those of `step.rows` go on. By the model's
-        own forward also where it has a quick form, in which all tokens go to the end. Raises UnsupportedError for a
-        model whose layers are not to be found."""
-        with narrowing(self.model, len(tokens), lambda: step.rows):
+    def run_narrowing(
+        self, tokens: torch.Tensor, positions: torch.Tensor, step: Attends, rows: Callable[[], torch.Tensor]
+    ) -> None:
+        """As `run` without logits, with fewer tokens from layer to layer: `rows()` go on, numbers that rise. By the
+        model's own forward also where it has a quick form, in which all tokens go to the end. Raises UnsupportedError
+        for a model whose layers are not to be found."""
+        with narrowing(self.model, len(tokens), rows):
             self._forward(tokens, positions, step, tokens.new_zeros(0))
 
     def _forward(

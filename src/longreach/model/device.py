@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-KV_DTYPES = (*DTYPES, "int8")
+KV_DTYPES = (*DTYPES, "int8", "int4")
 
 
 def choose_device(name: str) -> torch.device:
@@ -54,11 +54,12 @@ def choose_kv_dtype(name: str, weights: torch.dtype, plain: bool) -> torch.dtype
     reads all of them. Raises InputError."""
     import torch
 
+    from longreach.kv.coding import kept_as
+
     if name not in KV_DTYPES:
         raise InputError(f"kv_dtype {name!r} is not known; known: {', '.join(KV_DTYPES)}")
     if name != "auto":
-        kept: torch.dtype = getattr(torch, name)
-        return kept
+        return kept_as(name)
     return torch.bfloat16 if not plain and weights == torch.float32 and bfloat16_units() != "none" else weights
 
 

@@ -82,6 +82,11 @@ class GGUF:
     def tensor_names(self) -> set[str]:
         return {tensor.name for tensor in self._reader.tensors}
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers its tensors hold."""
+        return sum(int(tensor.n_elements) for tensor in self._reader.tensors)
+
     def weights(self) -> dict[str, np.ndarray]:
         """Every tensor in float32 under transformers' name, rotary rows in transformers' order. Llama only."""
         from gguf.quants import dequantize

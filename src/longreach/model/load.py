@@ -12,6 +12,7 @@ from longreach.fetch import Report
 from longreach.model import embedded, names
 from longreach.model.device import choose_device, choose_dtype
 from longreach.model.fingerprint import fingerprint
+from longreach.model.shapes import CONTEXT
 
 if TYPE_CHECKING:
     import torch
@@ -80,11 +81,36 @@ def load(
         tokenizer=tokenizer,
         end_tokens=_end_tokens(model, tokenizer),
         fingerprint=fingerprint(Path(name).expanduser() if gguf_file else folder),
-        context_length=int(getattr(text_config, "max_position_embeddings", None) or 2048),
+        context_length=int(getattr(text_config, "max_position_embeddings", None) or CONTEXT),
         device=where,
         dtype=kind_of_number,
         bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
     )
+
+
+def tokenizer_of(name: str, cache: Path) -> Any:
+    """The tokenizer of the model `name`, transformers' object, without its weights. Nothing is fetched or converted.
+    Raises ModelError where it is not at hand, or cannot be read."""
+    _quieten()
+    if names.kind(name) == "gguf":
+        file = Path(name).expanduser()
+        return _tokenizer(name, file.parent, file.name)
+    return _tokenizer(name, files_of(name, cache), None)
+
+
+def files_of(name: str, cache: Path) -> Path:
+    """The folder or the GGUF file that `fingerprint` of the loaded model would be of. Nothing is fetched or converted.
+    Raises ModelError where it is not at hand."""
+    if names.kind(name) == "gguf":
+        from longreach.model.load_gguf import converted
+
+        file = Path(name).expanduser()
+        done = converted(file, cache)
+        return done if done.is_dir() else file
+    folder = names.folder(name, cache)
+    if folder is None:
+        raise ModelError(f"{name} is not at hand: fetch the model first")
+    return folder
 
 
 def _check(name: str, folder: Path) -> None:

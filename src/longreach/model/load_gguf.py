@@ -19,15 +19,20 @@ def folder_of(file: Path, cache: Path) -> tuple[Path, str | None]:
     if "rope_freqs.weight" in gguf.tensor_names:
         raise ModelError(f"{file} scales its rotary frequencies, which is not supported here: load the original model")
     if convertible(gguf):
-        told = file.stat()
-        key = hashlib.sha256(f"{file.resolve()} {told.st_size} {told.st_mtime_ns}".encode()).hexdigest()[:8]
-        done = cache / "gguf" / f"{file.stem}-{key}"
+        done = converted(file, cache)
         embedded.convert_into(file, done)
         return done, None
     if gguf.get("tokenizer.ggml.model") == "gpt2" and not knows_tokenizer(gguf):
         pre = gguf.get("tokenizer.ggml.pre")
         raise ModelError(f"{file} cuts words in a way that is not known here ({pre!r}): load the original model")
     return file.parent, file.name
+
+
+def converted(file: Path, cache: Path) -> Path:
+    """The folder of a GGUF file's conversion, if it is one that is converted."""
+    told = file.stat()
+    key = hashlib.sha256(f"{file.resolve()} {told.st_size} {told.st_mtime_ns}".encode()).hexdigest()[:8]
+    return cache / "gguf" / f"{file.stem}-{key}"
 
 
 def tokenizer_of(file: Path) -> Any:

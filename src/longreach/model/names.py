@@ -38,6 +38,18 @@ def kind(name: str) -> Kind:
     )
 
 
+def folder(name: str, cache: Path) -> Path | None:
+    """Where the configuration of the model `name` lies, if it is at hand; None too for a URL and a GGUF file."""
+    which = kind(name)
+    if which == "hub":
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(name, "config.json")
+        return Path(cached).parent if isinstance(cached, str) else None
+    found = {"embedded": embedded.folder(cache), "folder": Path(name).expanduser()}.get(which)
+    return found if found and (found / "config.json").is_file() else None
+
+
 def tokenizer_file(name: str, cache: Path) -> Path | None:
     """The `tokenizer.json` by which texts for the model `name` are counted, or None where there is none at hand yet.
 

@@ -1,26 +1,33 @@
-"""What a model asks of a KV cache, from its configuration alone: nothing is loaded or fetched."""
+"""What a model is and asks of a KV cache, from its files alone: nothing is loaded or fetched."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from longreach.errors import InputError, ModelError
-from longreach.model import embedded, names
+from longreach.model import names
+
+CONTEXT = 2048
+"""Tokens that a model can read which does not say it."""
 
 
 @dataclass(slots=True)
 class KVShape:
-    """Layers, KV heads, channels of keys and of values; `weight_bytes` is what the weights take on disk."""
+    """Layers, KV heads, channels of keys and of values; `weight_bytes` is what the weights take on disk, `parameters`
+    how many they are, 0 where they are not at hand; `context_length` is in tokens."""
 
     layers: int
     kv_heads: int
     head_dim: int
     value_dim: int
     weight_bytes: int
+    parameters: int
+    context_length: int
 
     @property
     def numbers(self) -> int:
@@ -36,17 +43,21 @@ def kv_shape(name: str, cache: Path) -> KVShape:
         raise InputError(f"{name} is a server: what it keeps is its own affair")
     if which == "gguf":
         return _of_gguf(Path(name).expanduser())
-    file = _config_file(name, which, cache)
-    if file is None or not file.is_file():
+    folder = names.folder(name, cache)
+    if folder is None:
         fetch = "longreach models fetch" if which == "embedded" else f'longreach ask --model {name} "..."'
         raise ModelError(f"the configuration of {name} is not at hand: `{fetch}` fetches the model")
+    file = folder / "config.json"
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-        layers, heads, dim, value_dim = shape_of(config.get("text_config") or config)
+        text = config.get("text_config") or config
+        layers, heads, dim, value_dim = shape_of(text)
+        context = int(text.get("max_position_embeddings") or CONTEXT)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(f"{file} does not tell how many layers and KV heads the model has") from None
-    size = sum(weights.stat().st_size for weights in file.parent.glob("*.safetensors"))
-    return KVShape(layers, heads, dim, value_dim, size)
+    weights = sorted(folder.glob("*.safetensors"))
+    size = sum(part.stat().st_size for part in weights)
+    return KVShape(layers, heads, dim, value_dim, size, sum(map(_numbers_in, weights)), context)
 
 
 def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -66,15 +77,15 @@ def shape_of(config: Mapping[str, Any]) -> tuple[int, int, int, int]:
     return layers, int(config.get("num_key_value_heads") or heads), dim, dim
 
 
-def _config_file(name: str, which: names.Kind, cache: Path) -> Path | None:
-    if which == "embedded":
-        return embedded.folder(cache) / "config.json"
-    if which == "folder":
-        return Path(name).expanduser() / "config.json"
-    from huggingface_hub import try_to_load_from_cache
+def _numbers_in(weights: Path) -> int:
+    """How many numbers a file of weights holds; its head alone is read."""
+    from safetensors import SafetensorError, safe_open
 
-    cached = try_to_load_from_cache(name, "config.json")
-    return Path(cached) if isinstance(cached, str) else None
+    try:
+        with safe_open(weights, "numpy") as stored:
+            return sum(math.prod(stored.get_slice(name).get_shape()) for name in stored.keys())  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"the weights {weights} are damaged ({error}): fetch them again") from None
 
 
 def _of_gguf(file: Path) -> KVShape:
@@ -88,4 +99,6 @@ def _of_gguf(file: Path) -> KVShape:
     kv_heads = gguf.get(of + "attention.head_count_kv") or heads
     if not isinstance(kv_heads, int):
         raise ModelError(f"the layers of {file} have different numbers of KV heads, which is not supported here")
-    return KVShape(int(gguf.need(of + "block_count")), kv_heads, dim, value_dim, file.stat().st_size)
+    context = int(gguf.get(of + "context_length") or CONTEXT)
+    layers, size = int(gguf.need(of + "block_count")), file.stat().st_size
+    return KVShape(layers, kv_heads, dim, value_dim, size, gguf.parameters, context)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
 from longreach.registry import Family
 
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 EXACT = "prefix"
 """The way that changes no number: every model may take it, measured or not."""
 OpenStore: TypeAlias = "Callable[[], KVStore]"
+
+
+class Tokenizes(Protocol):
+    """What of an engine tells how it would read; there without its model."""
+
+    context_length: int
+
+    def tokenize(self, text: str) -> list[int]: ...
 
 
 class Way(ABC):
@@ -36,6 +44,10 @@ class Way(ABC):
     @abstractmethod
     def begin(self, engine: PagedEngine, store: OpenStore) -> None:
         """Let an engine that keeps no passages yet go this way from now on; `store` opens where it may keep them."""
+
+    def filler(self, texts: Tokenizes) -> list[int]:
+        """The tokens that passages are read behind, right behind what opens the prompt; none where it is that alone."""
+        return []
 
 
 ways: Family[Way] = Family("ways", __name__)

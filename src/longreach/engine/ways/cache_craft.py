@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from longreach.engine.ways import OpenStore, Way, ways
+from longreach.engine.ways import OpenStore, Tokenizes, Way, ways
 from longreach.kv.reuse.reuse import check_share
 
 if TYPE_CHECKING:
@@ -36,11 +36,14 @@ class CacheCrafted(Way):
 
     def begin(self, engine: PagedEngine, store: OpenStore) -> None:
         from longreach.kv.reuse import reuses
-        from longreach.kv.reuse.filler import FILLER
 
         engine.keep_passages(store())
         assert engine.passages is not None
-        filler = engine.tokenize("\n\n".join((*FILLER, "")))
-        engine.passages.read_behind(filler[: engine.context_length // 4])
+        engine.passages.read_behind(self.filler(engine))
         engine.passages.repair_by(reuses.make(f"cache_craft(share={self.share})"))
         engine.passages.postpone()
+
+    def filler(self, texts: Tokenizes) -> list[int]:
+        from longreach.kv.reuse.filler import FILLER
+
+        return texts.tokenize("\n\n".join((*FILLER, "")))[: texts.context_length // 4]

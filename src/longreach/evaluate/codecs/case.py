@@ -35,6 +35,11 @@ class Case:
         first = self.spans[0][0]
         return self.keys[:, :, first:], self.values[:, :, first:], first
 
+    def passage(self, number: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """That of one passage, and where it begins."""
+        start, end = self.spans[number]
+        return self.keys[:, :, start:end], self.values[:, :, start:end], start
+
     @property
     def reading(self) -> Reading:
         """As gradients are taken of it."""

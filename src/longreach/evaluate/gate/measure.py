@@ -27,6 +27,7 @@ from longreach.evaluate.metrics.answers import plain
 from longreach.evaluate.metrics.fidelity import agreement_where_sure, kl_divergence
 from longreach.evaluate.provenance import provenance
 from longreach.evaluate.statistics import estimate
+from longreach.kv.coding import name_of
 from longreach.model.adapter import weights_of
 
 
@@ -118,7 +119,7 @@ def measure(
         fingerprint,
         weights_of(engine.loaded.model),
         engine.model,
-        " ".join(str(each).removeprefix("torch.") for each in (engine.loaded.dtype, engine.pool.keys.dtype)),
+        " ".join(name_of(each) for each in (engine.loaded.dtype, engine.pool.keys.dtype)),
         engine.loaded.device.type,
         material,
         len(prompts),

@@ -4,9 +4,10 @@
 where a model runs.
 """
 
-from longreach.kv.codec.codec import Codec, KVShape, codecs, decode, make
+from longreach.kv.codec.codec import Codec, KVShape, codecs, decode, make, open_any
 from longreach.kv.codec.frame import CodecError
 from longreach.kv.codec.ladder_fit import Ladder, fit
+from longreach.kv.codec.opened import Opened
 from longreach.kv.codec.profile import Profile, takes_profile
 from longreach.kv.codec.sensitivity import Sensitivity
 
@@ -15,11 +16,13 @@ __all__ = [
     "CodecError",
     "KVShape",
     "Ladder",
+    "Opened",
     "Profile",
     "Sensitivity",
     "codecs",
     "decode",
     "fit",
     "make",
+    "open_any",
     "takes_profile",
 ]

@@ -16,6 +16,7 @@ from longreach.kv.codec import entropy
 from longreach.kv.codec.codec import KVShape, check, check_finite, codecs
 from longreach.kv.codec.fields import about, check_level, dtype_of, narrow, shapes_of
 from longreach.kv.codec.frame import CodecError, Frame, read, write
+from longreach.kv.codec.opened import Both, Opened
 from longreach.kv.codec.rows import Shape, from_rows, to_rows
 
 BINS = (0.5, 1.0, 1.5)
@@ -51,7 +52,10 @@ class CacheGen:
         parts = [part for x in (keys, values) for part in pack(quantise(x, self.group, LEVELS[self.level]))]
         return write(Frame("cachegen", {**about(keys, values), "group": self.group}, parts))
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    def open(self, data: bytes) -> Opened:
+        return Opened.of(*self.decode(data))
+
+    def decode(self, data: bytes) -> Both:
         frame = read(data, "cachegen")
         dtype = dtype_of(frame)
         try:

@@ -11,6 +11,8 @@ from longreach.attention.rotation import Rotation
 from longreach.errors import InputError, SpecError
 from longreach.kv.codec.frame import CodecError, read
 from longreach.kv.codec.ladder_fit import Ladder
+from longreach.kv.codec.opened import Both, Opened
+from longreach.kv.codec.rates import Rates
 from longreach.kv.codec.sensitivity import Sensitivity
 from longreach.registry import Family
 
@@ -40,12 +42,18 @@ class Codec(Protocol):
         """
         ...
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, data: bytes) -> Both:
         """Keys and values. Raises CodecError for bytes that are damaged or of another method or version."""
         ...
 
+    def open(self, data: bytes) -> Opened:
+        """The same, to be decoded some layers at a time: what is damaged is found out now. What can only be decoded
+        all at once is, now."""
+        ...
+
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
-        """About what a token takes in a run of `tokens`: exact for raw and fixed widths but for the header."""
+        """About what a token takes in a run of `tokens`: exact for raw and fixed widths but for the header. What is
+        entropy coded takes about as much as it did where that was measured."""
         ...
 
 
@@ -58,21 +66,29 @@ def make(
     rotations: Sequence[Rotation] = (),
     sensitivity: Sensitivity | None = None,
     ladder: Ladder | None = None,
+    rates: Rates | None = None,
     device: torch.device | str = "cpu",
 ) -> Codec:
     """The codec that `spec` names, for a model whose layers turn keys by `rotations` and which wants what is read on
     `device`, where the codec can do that. Raises SpecError."""
-    return codecs.make(spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder, device=device)
+    return codecs.make(
+        spec, rotations=rotations, sensitivity=sensitivity, ladder=ladder, rates=rates or {}, device=device
+    )
 
 
-def decode(data: bytes, *, ladder: Ladder | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def decode(data: bytes, *, ladder: Ladder | None = None) -> Both:
     """Keys and values that any codec wrote; what `ladder` wrote needs the one it was written by. Raises CodecError."""
+    return open_any(data, ladder=ladder).whole()
+
+
+def open_any(data: bytes, *, ladder: Ladder | None = None) -> Opened:
+    """As `decode`, to be decoded some layers at a time: see `Codec.open`."""
     method = read(data).method
     try:
         codec = make(method, ladder=ladder)
     except SpecError:
         raise CodecError(f"this KV was encoded by {method!r}, which is no codec that is known here") from None
-    return codec.decode(data)
+    return codec.open(data)
 
 
 def check(keys: torch.Tensor, values: torch.Tensor) -> None:

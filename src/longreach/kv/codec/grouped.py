@@ -17,6 +17,8 @@ from longreach.errors import SpecError
 from longreach.kv.codec.codec import KVShape, check, check_finite
 from longreach.kv.codec.fields import about, dtype_of, narrow, shapes_of
 from longreach.kv.codec.frame import CodecError, Frame, read, write
+from longreach.kv.codec.opened import Both, Opened
+from longreach.kv.codec.rows import Shape
 from longreach.registry import resource
 
 Floats = NDArray[np.floating[Any]]
@@ -51,18 +53,26 @@ class Grouped:
         parts = [part for side in (keys.transpose(2, 3), values) for part in self._side(side.detach())]
         return write(Frame(self.name, {**about(keys, values), "group": self.group}, parts))
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    def decode(self, data: bytes) -> Both:
+        return self.open(data).whole()
+
+    def open(self, data: bytes) -> Opened:
         frame = read(data, self.name)
         dtype = dtype_of(frame)
         try:
             group, (first, second) = int(frame.fields["group"]), shapes_of(frame)
             turned = (first[0], first[1], first[3], first[2])
-            low, step, packed, other_low, other_step, other_packed = (self._there(part) for part in frame.arrays)
-            keys = _join(low, step, unpack(packed, self.bits, turned), group)
-            values = _join(other_low, other_step, unpack(other_packed, self.bits, second), group)
-        except (KeyError, ValueError, TypeError, RuntimeError):
+            ones, others = frame.arrays[:3], frame.arrays[3:]
+            self._check(ones, turned, group)
+            self._check(others, second, group)
+        except (KeyError, ValueError, TypeError):
             raise CodecError(f"this KV of {self.name!r} is damaged: its parts do not fit together") from None
-        return narrow(keys, dtype).transpose(2, 3).contiguous(), narrow(values, dtype)
+
+        def layers(low: int, end: int) -> Both:
+            keys = self._joined(ones, turned, low, end, group, 2, dtype)
+            return keys, self._joined(others, second, low, end, group, 3, dtype)
+
+        return Opened((first, second), layers)
 
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
         keys = shape.head_dim * (self.bits / 8 + 4 * -(-tokens // self.group) / tokens)
@@ -80,6 +90,46 @@ class Grouped:
         from_low = groups.double() - _wide(low, x.device)
         whole = from_low.div_(_wide(np.where(step > 0, step, 1), x.device)).round_().clamp_(0, 2**self.bits - 1)
         return [low, step, pack(whole.to(torch.uint8).flatten(-2)[..., :n], self.bits)]
+
+    def _check(self, parts: Sequence[NDArray[Any]], shape: Shape, group: int) -> None:
+        """Raises ValueError where the `parts` are not what `_side` makes of something of this `shape`."""
+        lows, steps, packed = parts
+        if lows.shape != steps.shape or lows.shape != (*shape[:3], -(-shape[3] // group)):
+            raise ValueError("not as many groups as the shape has")
+        if packed.dtype != np.uint8 or packed.shape != (-(-math.prod(shape) * self.bits // 8),):
+            raise ValueError("not as many integers as the shape has")
+
+    def _joined(
+        self,
+        parts: Sequence[NDArray[Any]],
+        shape: Shape,
+        first: int,
+        end: int,
+        group: int,
+        dim: int,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """`low + step * integer` of the layers `first .. end - 1` of the `parts` that `_side` made of something of this
+        `shape`, turned so that its last dimension is `dim`."""
+        lows, steps = parts[0][first:end], parts[1][first:end]
+        begin, stop = (layer * math.prod(shape[1:]) * self.bits for layer in (first, end))
+        shape = (end - first, *shape[1:])
+        within = 2 * _reach(lows, steps, 2**self.bits - 1) < torch.finfo(dtype).max
+        low, step, packed = (self._there(part) for part in (lows, steps, parts[2][begin // 8 : -(-stop // 8)]))
+        # Of half precision: then no sum leaves the range of single precision on the way.
+        kind = torch.float32 if step.dtype == torch.float16 else torch.float64
+        whole = unpack(packed, self.bits, shape, begin % 8 // self.bits)
+        low, step, whole = (x.transpose(dim, 3).contiguous() for x in (low.to(kind), step.to(kind), whole))
+        out = torch.empty(whole.shape, dtype=dtype, device=whole.device)
+        # Group after group in the same memory: what was never used is slower to write to than its numbers to compute.
+        room = torch.empty_like(out.narrow(dim, 0, min(group, shape[3])), dtype=kind)
+        for at, some in enumerate(torch.split(whole, group, dim)):
+            n = some.shape[dim]
+            joined = torch.mul(some, step.narrow(dim, at, 1), out=room.narrow(dim, 0, n)).add_(low.narrow(dim, at, 1))
+            if kind is torch.float64:
+                joined = joined.clamp_(-_MOST, _MOST).float()
+            out.narrow(dim, at * group, n).copy_(joined if within else narrow(joined, dtype))
+        return out
 
     def _there(self, part: NDArray[Any]) -> torch.Tensor:
         """An array of a frame on the device."""
@@ -124,24 +174,16 @@ def pack(whole: torch.Tensor, bits: int) -> NDArray[np.uint8]:
     return packed
 
 
-def unpack(packed: torch.Tensor, bits: int, shape: Sequence[int]) -> torch.Tensor:
-    """What `pack` was given. Raises ValueError where it was of another shape."""
+def unpack(packed: torch.Tensor, bits: int, shape: Sequence[int], skipped: int = 0) -> torch.Tensor:
+    """What `pack` was given, of which so many integers come before those that are wanted. Raises ValueError where it
+    was of another shape."""
     flat = packed.reshape(-1) if bits == 8 else torch.stack([packed & 15, packed >> 4], -1).reshape(-1)
     count = math.prod(shape)
-    if flat.dtype != torch.uint8 or flat.numel() - count not in (0, 8 // bits - 1):
+    if flat.dtype != torch.uint8 or flat.numel() - skipped - count not in (0, 8 // bits - 1):
         raise ValueError("not as many integers as the shape has")
-    return flat[:count].view(shape)
+    return flat[skipped : skipped + count].view(shape)
 
 
-def _join(low: torch.Tensor, step: torch.Tensor, whole: torch.Tensor, group: int) -> torch.Tensor:
-    """`low + step * whole`, one of `low` and `step [..., groups]` for each `group` of `whole [..., n]`."""
-    # Of half precision: then no sum leaves the range of single precision on the way.
-    kind = torch.float32 if step.dtype == torch.float16 else torch.float64
-    n, groups = whole.shape[-1], step.shape[-1]
-    if groups != -(-n // group):
-        raise ValueError("not as many groups as the shape has")
-    filled = torch.nn.functional.pad(whole, (0, -n % group)).view(*whole.shape[:-1], groups, group)
-    joined = (filled * step.to(kind)[..., None]).add_(low.to(kind)[..., None])
-    if kind is torch.float64:
-        joined = joined.clamp_(-_MOST, _MOST).float()
-    return joined.flatten(-2)[..., :n]
+def _reach(low: Floats, step: Floats, levels: int) -> float:
+    """What no number of any group is larger than; not a number where one may be none."""
+    return float(np.abs(low).max()) + levels * float(np.abs(step).max())

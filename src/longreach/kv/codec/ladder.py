@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,10 +18,16 @@ from longreach.kv.codec.fisher import LEVELS
 from longreach.kv.codec.frame import CodecError, Frame, read, write
 from longreach.kv.codec.ladder_fit import Ladder as Fitted
 from longreach.kv.codec.ladder_fit import stack
+from longreach.kv.codec.opened import Both, Opened
+from longreach.kv.codec.rates import Rates, bits_of
 from longreach.kv.codec.rows import Shape, from_rows
 from longreach.kv.codec.upright import turn_back, turn_forth
 from longreach.registry import resource
 
+BITS = (1.33, 1.02, 0.78, 0.58, 0.41)
+"""A number takes about so many at each level: passages of the embedded model, with a ladder fitted to others."""
+BESIDE = 2.4
+"""Bits that a row takes beside its numbers, for its table."""
 _MOST = 2.0**24
 
 
@@ -41,6 +46,7 @@ class Ladder:
     level: int = 2
     rotations: Sequence[Rotation] = resource()
     ladder: Fitted | None = resource()
+    rates: Rates = resource()
 
     def __post_init__(self) -> None:
         check_level("ladder", self.level, len(LEVELS))
@@ -61,7 +67,10 @@ class Ladder:
         fields = {**about(keys, values), **turns, "ladder": self.ladder.id, "factor": factor, "start": start}
         return write(Frame("ladder", fields, [*entropy.encode(whole), *frequencies]))
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
+    def open(self, data: bytes) -> Opened:
+        return Opened.of(*self.decode(data))
+
+    def decode(self, data: bytes) -> Both:
         frame = read(data, "ladder")
         dtype = dtype_of(frame)
         if self.ladder is None or frame.fields.get("ladder") != self.ladder.id:
@@ -78,7 +87,7 @@ class Ladder:
         return narrow(keys, dtype), narrow(values, dtype)
 
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
-        bits = 0.85 - 0.6 * math.log2(LEVELS[self.level]) + 8 / tokens
+        bits = bits_of(self.rates, "ladder", self.level, BITS) + BESIDE / tokens
         return shape.layers * shape.kv_heads * (shape.head_dim + shape.value_dim) * bits / 8
 
 

@@ -10,6 +10,8 @@ from longreach.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+    from longreach.kv.codec.opened import Opened
+
 
 @dataclass(frozen=True, eq=False)
 class Entry:
@@ -35,12 +37,12 @@ class Entry:
 
 
 class Coder(Protocol):
-    """Keys and values as bytes and back; `start` is where the first key was computed. `decode` raises an exception for
+    """Keys and values as bytes and back; `start` is where the first key was computed. `open` raises an exception for
     bytes that `encode` did not make. Both are called from several threads."""
 
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes: ...
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]: ...
+    def open(self, data: bytes) -> Opened: ...
 
 
 class Codec(Coder, Protocol):
@@ -61,5 +63,5 @@ class Named:
     def encode(self, keys: torch.Tensor, values: torch.Tensor, start: int = 0) -> bytes:
         return self.coder.encode(keys, values, start)
 
-    def decode(self, data: bytes) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.coder.decode(data)
+    def open(self, data: bytes) -> Opened:
+        return self.coder.open(data)

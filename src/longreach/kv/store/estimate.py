@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from longreach.kv.store import files
 from longreach.kv.store.disk import model_name
 from longreach.kv.store.format import HEADER
 
-_NAMES = 128
-"""Bytes of fingerprint, codec and prefix class in a file, and of what a codec says of itself: about."""
+if TYPE_CHECKING:
+    import torch
+
+    from longreach.kv.codec import KVShape
+
+ID_BYTES = OUTWARD_BYTES = 4
+"""Of a token's id, and of how much it looked outward, in a file (`longreach.kv.store.format`)."""
+
+_HEADS = 290
+"""Bytes of fingerprint, codec and prefix class in a file, and of what a codec says of what it wrote: about."""
+
+
+class Sized(Protocol):
+    """What a codec says of its size (`longreach.kv.codec.Codec`)."""
+
+    def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,16 @@ def usage(folder: Path) -> list[ModelUsage]:
     return sorted(told, key=lambda model: -model.bytes)
 
 
-def disk_bytes(chunks: int, tokens: int, bytes_per_token: float) -> int:
-    """About what `chunks` entries of together `tokens` tokens take on disk; `bytes_per_token` is the codec's."""
-    return round(tokens * (bytes_per_token + 4) + chunks * (HEADER + _NAMES))
+def disk_bytes(
+    entries: Mapping[int, int], codec: Sized, shape: KVShape, dtype: torch.dtype, *, more_per_token: int = 0
+) -> int:
+    """About what entries take on disk that `codec` writes for a model of `shape` whose numbers are of `dtype`.
+    `entries[n]` is how many have n tokens; `more_per_token` are bytes that are kept beside a token's keys, values and
+    id."""
+    beside = sum(count * (tokens * (ID_BYTES + more_per_token) + HEADER + _HEADS) for tokens, count in entries.items())
+    return round(encoded_bytes(entries, codec, shape, dtype)) + beside
+
+
+def encoded_bytes(entries: Mapping[int, int], codec: Sized, shape: KVShape, dtype: torch.dtype) -> float:
+    """About what the keys and values of these entries take alone."""
+    return sum(count * tokens * codec.bytes_per_token(shape, dtype, tokens) for tokens, count in entries.items())

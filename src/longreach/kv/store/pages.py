@@ -23,25 +23,43 @@ def place(
     rise, and not one after the other. Raises OutOfPagesError, and takes none, where too few are free."""
     layers, heads, n, _ = entry.keys.shape
     assert n == len(tokens) > 0
-    segment = Segment.new(pool, layers, heads, entry.first, source)
-    segment.reserve(n)
-    segment.append(tokens)
-    segment.outward = entry.outward
-    pages = segment.table.reshape(-1)
-    whole = bool((np.diff(pages) == 1).all())
-    where = slice(int(pages[0]), int(pages[-1]) + 1) if whole else pool.index(pages)
-    pool.write(where, *(_paged(x.to(pool.keys.device), pool.page_size) for x in (entry.keys, entry.values)))
-    columns = segment.table.shape[2]
-    row = torch.full((columns * pool.page_size,), EMPTY, dtype=torch.int32, device=pool.positions.device)
-    row[:n] = torch.arange(entry.first, entry.first + n) if positions is None else torch.tensor(positions)
-    if positions is not None:
-        segment.start, segment.whole = positions[-1] + 1 - n, False
-    pool.positions[where] = row.view(columns, pool.page_size).repeat(layers * heads, 1)
+    segment = lay_out(pool, (layers, heads), tokens, entry.first, positions)
+    segment.source, segment.outward = source, entry.outward
+    put(segment, 0, entry.keys, entry.values)
     return segment
 
 
+def lay_out(
+    pool: PagePool,
+    streams: tuple[int, int],
+    tokens: Sequence[int],
+    first: int,
+    positions: Sequence[int] | None = None,
+) -> Segment:
+    """As `place` for so many layers and KV heads, without any keys and values yet."""
+    layers, heads = streams
+    segment, n = Segment.new(pool, layers, heads, first), len(tokens)
+    segment.reserve(n)
+    segment.append(tokens)
+    columns = segment.table.shape[2]
+    row = torch.full((columns * pool.page_size,), EMPTY, dtype=torch.int32, device=pool.positions.device)
+    row[:n] = torch.arange(first, first + n) if positions is None else torch.tensor(positions)
+    if positions is not None:
+        segment.start, segment.whole = positions[-1] + 1 - n, False
+    pool.positions[_where(segment, 0, layers)] = row.view(columns, pool.page_size).repeat(layers * heads, 1)
+    return segment
+
+
+def put(segment: Segment, low: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Write keys and values `[layers, kv_heads, tokens, dim]` of the layers from `low` on into the pages of a segment
+    that has them all."""
+    pool = segment.pool
+    sides = (_paged(x.to(pool.keys.device), pool.page_size) for x in (keys, values))
+    pool.write(_where(segment, low, low + len(keys)), *sides)
+
+
 def gather(segment: Segment, seconds: float = 0.0) -> Entry:
-    """A copy of the KV of a whole segment, on the device of its pages; in float32 where these are of 8 bits."""
+    """A copy of the KV of a whole segment, on the device of its pages; in float32 where these are of 8 or 4 bits."""
     assert plain(segment)
     layers, heads, columns = segment.table.shape
     pool, n = segment.pool, len(segment)
@@ -55,6 +73,13 @@ def gather(segment: Segment, seconds: float = 0.0) -> Entry:
 def plain(segment: Segment) -> bool:
     """Whether every stream has an entry for every token, and none is hidden."""
     return segment.whole and segment.alive is None and bool((segment.table >= 0).all()) and len(segment) > 0
+
+
+def _where(segment: Segment, low: int, end: int) -> slice | torch.Tensor:
+    """The pages of the layers `low .. end - 1`, as an index into the pool."""
+    pages = segment.table[low:end].reshape(-1)
+    together = bool((np.diff(pages) == 1).all())
+    return slice(int(pages[0]), int(pages[-1]) + 1) if together else segment.pool.index(pages)
 
 
 def _paged(values: torch.Tensor, size: int) -> torch.Tensor:

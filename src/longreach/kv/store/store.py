@@ -6,11 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event, RLock
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from longreach.errors import InputError
 from longreach.kv.store.disk import DiskTier
@@ -18,19 +19,17 @@ from longreach.kv.store.entry import Codec, Entry
 from longreach.kv.store.format import Encoded, Label
 from longreach.kv.store.host import HostTier
 from longreach.kv.store.key import Key
+from longreach.kv.store.open_entry import OpenEntry, Tier, decode_entry, open_entry
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.stats import StoreStats, TierStats
 from longreach.kv.store.worker import Worker
 
 if TYPE_CHECKING:
-    import torch
-
     from longreach.kv.pool import PagePool
     from longreach.kv.segment import Segment
     from longreach.kv.store.device import DeviceTier, Resident
 
 T = TypeVar("T")
-Tier: TypeAlias = Literal["host", "disk"]
 
 WAITING = 512 << 20
 """Bytes of tensors that may wait to be encoded and written."""
@@ -88,36 +87,20 @@ class KVStore:
 
     def get(self, key: Key) -> Entry | None:
         """The KV of a chunk, from host memory or disk, or None. From the disk it comes into host memory too."""
-        with self._lock:
-            loading = self._loading.get(key)
-            self._queued.discard(key)
-        if loading is not None:
-            loading.wait()
-        with self._lock:
-            found = self._host.get(key)
-            if found is not None:
-                self._touch(key)
-        if found is not None:
-            entry = self._decoded(key, found)
-            if entry is not None:
-                return entry
-            with self._lock:
-                self._host.discard(key)
-                self._host.counts.damaged += 1
-        found = self._disk.read(key)
-        if found is None:
-            return None
-        entry = self._decoded(key, found)
-        if entry is None:
-            self._disk.discard(key)
-            return None
-        self._disk.touch(key)
-        self._rise(key, found)
-        return entry
+        return self._found(key, decode_entry)
 
     def fetch(self, key: Key) -> Future[Entry | None]:
         """As `get`, by another thread, in the order of asking. What was not begun may be cancelled."""
         return self._fetcher(partial(self._timed, key), None)
+
+    def fetch_open(self, key: Key) -> Future[OpenEntry | None]:
+        """As `fetch`, but that nothing is decoded yet."""
+        return self._fetcher(partial(self._opened, key), None)
+
+    def bring(self, run: Callable[[], None]) -> Future[None]:
+        """Have what was opened decoded and put into pages by the same thread, as `run` does; done at once, without
+        that, where the store is closed."""
+        return self._fetcher(run, None)
 
     def find(self, keys: Sequence[Key]) -> Future[list[Key]]:
         """Which of `keys` host memory or the disk has, by the same thread."""
@@ -208,18 +191,24 @@ class KVStore:
         segment = self.resident(key) if key in self._device else None
         if segment is None:
             segment = place(self._device.pool, key.tokens, entry, source)
-            with self._lock:
-                self._device.add(key, Resident(segment, entry.seconds, original=False), self._hits(key), self._pinned())
+            self._hold(key, Resident(segment, entry.seconds, original=False))
         return segment
+
+    def arrived(self, key: Key, opened: OpenEntry, segment: Segment, decoding: float) -> None:
+        """Keep the pages into which all layers of what `fetch_open` gave were brought, if it may; `decoding` took so
+        many seconds."""
+        from longreach.kv.store.device import Resident
+
+        self._rates[opened.tier].note(len(key.tokens), opened.took + decoding)
+        self._hold(key, Resident(segment, opened.seconds, original=False))
 
     def keep(self, key: Key, segment: Segment, seconds: float = 0.0) -> bool:
         """Keep pages that the model wrote: a sealed, whole segment with the tokens of `key`. False where the chunk is
         there already or does not fit. It falls to host memory and disk when it goes, or by `write_back`."""
         from longreach.kv.store.device import Resident
 
-        assert self._device is not None
         with self._lock:
-            kept = self._device.add(key, Resident(segment, seconds, original=True), self._hits(key), self._pinned())
+            kept = self._hold(key, Resident(segment, seconds, original=True))
             if kept:
                 self._unwritten[key] = None
             return kept
@@ -234,14 +223,17 @@ class KVStore:
         return len(self._unwritten)
 
     def write_back(self) -> None:
-        """Have another thread encode and write what lies in pages alone."""
+        """Have another thread encode and write what lies in pages alone: as much as may wait for it, the rest when this
+        is called again."""
         assert self._device is not None
         with self._lock:
             for key in list(self._unwritten):
                 resident = self._device.look(key)
+                if resident is not None and not self._writer.takes(_bytes_of(resident.segment)):
+                    return
+                self._unwritten.pop(key)
                 if resident is not None:
                     self._fall(self.offer, key, resident)
-            self._unwritten.clear()
 
     def evict(self, pages: int) -> bool:
         """Let go of pages that no request uses until `pages` are free in the pool. False where that cannot be."""
@@ -283,6 +275,35 @@ class KVStore:
         self._host.clear()
         self._disk.settle()
 
+    def _found(self, key: Key, read: Callable[[Codec, Key, Encoded], T | None]) -> T | None:
+        """What `read` makes of an entry, where it can."""
+        with self._lock:
+            loading = self._loading.get(key)
+            self._queued.discard(key)
+        if loading is not None:
+            loading.wait()
+        with self._lock:
+            found = self._host.get(key)
+            if found is not None:
+                self._touch(key)
+        if found is not None:
+            entry = read(self._codec, key, found)
+            if entry is not None:
+                return entry
+            with self._lock:
+                self._host.discard(key)
+                self._host.counts.damaged += 1
+        found = self._disk.read(key)
+        if found is None:
+            return None
+        entry = read(self._codec, key, found)
+        if entry is None:
+            self._disk.discard(key)
+            return None
+        self._disk.touch(key)
+        self._rise(key, found)
+        return entry
+
     def _fetcher(self, find: Callable[[], T], nothing: T) -> Future[T]:
         """What `find` gives, by the thread that loads; `nothing` once the store is closed."""
         load: Future[T] = Future()
@@ -314,6 +335,18 @@ class KVStore:
         if entry is not None:
             self._rates[tier].note(len(key.tokens), perf_counter() - began)
         return entry
+
+    def _opened(self, key: Key) -> OpenEntry | None:
+        """As `get`, not decoded yet, and with what it took."""
+        tier, began = self._tier(key), perf_counter()
+        opened = self._found(key, open_entry)
+        return None if opened is None else replace(opened, tier=tier, took=perf_counter() - began)
+
+    def _hold(self, key: Key, resident: Resident) -> bool:
+        """Keep pages on the device; False where the chunk is there already or does not fit."""
+        assert self._device is not None
+        with self._lock:
+            return self._device.add(key, resident, self._hits(key), self._pinned())
 
     def _tier(self, key: Key) -> Tier:
         with self._lock:
@@ -353,18 +386,6 @@ class KVStore:
         if resident.original and key not in self._host and key not in self._disk:
             keep(key, gather(resident.segment, resident.seconds))
 
-    def _decoded(self, key: Key, found: Encoded) -> Entry | None:
-        """The entry, or None where the codec cannot read it."""
-        try:
-            keys, values = self._codec.decode(found.payload)
-        except MemoryError:
-            raise
-        except Exception:
-            return None
-        if keys.ndim != 4 or keys.shape[2] != len(key.tokens) or values.shape[:3] != keys.shape[:3]:
-            return None
-        return Entry(keys, values, found.first, found.seconds, _numbers(found.outward))
-
     def _touch(self, key: Key) -> None:
         """An entry was wanted: every tier that has it knows."""
         if self._device is not None:
@@ -381,9 +402,7 @@ class KVStore:
             return set(self._pins)
 
 
-def _numbers(noted: bytes) -> torch.Tensor | None:
-    """What was noted for each token, if it was."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.frombuffer(noted, "<f4").astype(np.float32)) if noted else None
+def _bytes_of(segment: Segment) -> int:
+    """What the keys and values of a segment take as numbers, outside of pages."""
+    pool, streams = segment.pool, segment.entries.size
+    return len(segment) * streams * (pool.head_dim + pool.value_dim) * pool.dtype.itemsize

@@ -26,7 +26,7 @@ class Worker:
         """Have `task` done, which holds `size` bytes meanwhile. False where too many wait already; a single one is
         always taken."""
         with self._changed:
-            if self._closed or (self._waiting and self._bytes + size > self._limit):
+            if not self.takes(size):
                 return False
             self._waiting.append((task, size))
             self._bytes += size
@@ -36,6 +36,11 @@ class Worker:
                 self._thread.start()
             self._changed.notify_all()
             return True
+
+    def takes(self, size: int) -> bool:
+        """Whether a task that holds `size` bytes would be taken now."""
+        with self._changed:
+            return not self._closed and (not self._waiting or self._bytes + size <= self._limit)
 
     def flush(self) -> None:
         """Wait until all that was submitted is done."""

@@ -194,7 +194,7 @@ def divide_quickly(graph: fx.Graph) -> None:
 
 def merge_products(graph: fx.Graph) -> None:
     """One product where several matrices multiply the same vectors. The weights move into one tensor, of which those of
-    the model become parts, so that no memory is taken."""
+    the model become parts, so that no memory is taken; they stay where they moved before."""
     groups: dict[tuple[fx.Node, bool], list[fx.Node]] = {}
     for node in graph.nodes:
         if weights_of(node) is not None:
@@ -204,8 +204,10 @@ def merge_products(graph: fx.Graph) -> None:
         weights = [each[0] for each in parameters if each]
         if len(nodes) < 2 or len({id(weight) for weight in weights}) < len(nodes) or any(_shared(n) for n in nodes):
             continue
-        weight = _moved(weights)
-        bias = _moved([each[1] for each in parameters if each and each[1] is not None]) if biased else None
+        weight = _together(weights)
+        bias = _together([each[1] for each in parameters if each and each[1] is not None]) if biased else None
+        if weight is None or (biased and bias is None):
+            continue
         with graph.inserting_before(nodes[0]):
             whole = constant(graph, weight)
             extra = constant(graph, bias) if bias is not None else None
@@ -231,16 +233,19 @@ def weights_of(node: Any) -> tuple[Tensor, Tensor | None] | None:
 
 
 def _shared(node: Any) -> bool:
-    """Whether the weight serves elsewhere too, or is part of a larger tensor."""
-    weight = node.args[1]
-    value = weight.meta["value"]
-    return (
-        len(weight.users) > 1 or value.untyped_storage().nbytes() != value.nbytes or not isinstance(value, nn.Parameter)
-    )
+    """Whether the weight serves elsewhere too."""
+    return len(node.args[1].users) > 1 or not isinstance(node.args[1].meta["value"], nn.Parameter)
 
 
-def _moved(parts: list[Tensor]) -> Tensor:
-    """All of `parts` as one, of which each is then a piece: gradients may still be asked of them."""
+def _together(parts: list[Tensor]) -> Tensor | None:
+    """All of `parts` as one, of which each is then a piece: gradients may still be asked of them. None where they are
+    parts of something else."""
+    sizes, first = [part.nbytes for part in parts], parts[0]
+    if [part.untyped_storage().nbytes() for part in parts] != sizes:
+        begins = [first.data_ptr() + sum(sizes[:at]) for at in range(len(parts))]
+        if first.untyped_storage().nbytes() != sum(sizes) or [part.data_ptr() for part in parts] != begins:
+            return None
+        return first.detach().as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
     with torch.inference_mode(False):
         whole = torch.cat([part.detach() for part in parts])
         start = 0
