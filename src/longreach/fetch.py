@@ -20,6 +20,7 @@ from typing import TypeAlias
 
 from longreach.cache import unwritable
 from longreach.errors import DiskFullError, InputError, ModelError, NetworkError
+from longreach.files import bytes_on_disk
 
 Report: TypeAlias = Callable[[str], None]
 """Told in one line what is going on."""
@@ -125,7 +126,7 @@ def status(cache: Path) -> list[Status]:
     for wheel in WHEELS.values():
         path = place(wheel, cache)
         present = _complete(wheel, path)
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) if present else 0
+        size = bytes_on_disk(path) if present else 0
         found.append(Status(wheel, path, present, size))
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from longreach.errors import InputError
 from longreach.evaluate.metrics.compression import bits_per_character, information_capacity
-from longreach.evaluate.metrics.efficiency import Cost, goodput, idealize, peak_kv_bytes, store_bytes
+from longreach.evaluate.metrics.efficiency import Cost, goodput, idealize, peak_kv_bytes
 from longreach.evaluate.metrics.fidelity import fidelity
 
 seeds = st.integers(0, 2**32 - 1)
@@ -63,11 +62,8 @@ def test_goodput_counts_the_answers_that_kept_both_promises():
         goodput(costs, 0.0, ttft=1.0, per_token=1.0)
 
 
-def test_bytes_are_those_of_the_most_and_of_the_files(tmp_path: Path):
+def test_bytes_are_those_of_the_most():
     assert peak_kv_bytes([Cost(1, 1, 1, 1, kv_bytes=5), Cost(1, 1, 1, 1, kv_bytes=3)]) == 5
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b").write_bytes(b"12345")
-    assert store_bytes(tmp_path) == store_bytes(tmp_path / "a" / "b") == 5
 
 
 def test_the_idealized_runtime_is_what_contention_adds_to():

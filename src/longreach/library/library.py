@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from longreach.errors import InputError, LibraryError, LibraryVersionError
+from longreach.files import bytes_on_disk
 from longreach.library import catalog as catalogs
 from longreach.library.catalog import Catalog
 from longreach.library.defaults import DefaultCount, LaterEncoder, canonical_chunker
@@ -173,7 +174,7 @@ class Library:
         """Sizes and settings."""
         with reported(self.path):
             documents, chunks, characters, tokens = self._catalog.totals()
-            size = sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+            size = bytes_on_disk(self.path)
             dim = int(self._catalog.header().get("dim", 0))
         return LibraryStats(documents, chunks, characters, tokens, size, self.encoder_name, self.chunker_spec, dim)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -47,13 +46,6 @@ def goodput(costs: Iterable[Cost], seconds: float, *, ttft: float, per_token: fl
 def peak_kv_bytes(costs: Iterable[Cost]) -> int:
     """The most that one answer held."""
     return max((cost.kv_bytes for cost in costs), default=0)
-
-
-def store_bytes(path: Path) -> int:
-    """What a file or a folder takes on disk, in bytes of its files."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 @dataclass(frozen=True, slots=True)
