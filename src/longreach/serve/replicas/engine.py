@@ -9,7 +9,8 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from longreach.answer import Answerer, Draft
-from longreach.engine import Completion, Engine, Part, Piece, Prompt, Sampling, Stream
+from longreach.engine import Completion, Engine, Piece, Prompt, Sampling, Stream
+from longreach.engine.text_engine import TextEngine
 from longreach.errors import UnsupportedError
 from longreach.serve.driver import Deliver, Handle, at_once
 from longreach.serve.errand import Errand, until
@@ -26,7 +27,7 @@ SECONDS = 600.0
 """How long an answer may take where nobody says."""
 
 
-class ReplicatedEngine(Engine):
+class ReplicatedEngine(TextEngine):
     """Knows the model's tokens and has everything else done by `replicas`. `pool` tells the sizes of pages, of each of
     them; `runs` is what a server works with."""
 
@@ -39,24 +40,12 @@ class ReplicatedEngine(Engine):
         self.pool = facts.pages
         self.runs = ReplicaRuns(self, replicas)
         self._facts = facts
-        self._texts = facts.texts
+        self.texts = facts.texts
         self._replicas = replicas
 
-    def count(self, text: str) -> int:
-        return self._texts.count(text)
-
-    def tokenize(self, text: str) -> list[int]:
-        return self._texts.tokenize(text)
-
-    def encode(self, prompt: Prompt) -> list[int]:
-        return [token for part in self.parts(prompt) for token in part.token_ids]
-
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self._texts.decode(token_ids)
-
-    def parts(self, prompt: Prompt) -> list[Part]:
-        """See `PagedEngine.parts`."""
-        return self._texts.parts(prompt, apart=self._facts.apart)
+    @property
+    def apart(self) -> bool:
+        return self._facts.apart
 
     def kv_bytes_of(self, tokens: int) -> int:
         """What the keys and values of so many tokens take."""
