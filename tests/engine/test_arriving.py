@@ -67,7 +67,12 @@ class Coder:
                 self.before(low)
             return opened.layers(low, end)
 
-        return Opened(opened.shapes, layers)
+        def straight(low: int, end: int, *into: Any) -> bool:
+            assert opened.straight is not None
+            self.before(low)
+            return opened.straight(low, end, *into)
+
+        return Opened(opened.shapes, layers, straight if opened.straight else None)
 
 
 Made = Callable[..., PagedEngine]
@@ -272,16 +277,16 @@ def test_once_nobody_waits_nothing_is_copied_into_pages_that_are_others(keeping:
 def test_pages_are_let_go_of_when_what_is_being_copied_is_there(keeping: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(keeping)
     copies, leaves, held = Event(), Event(), list[int]()
-    engine, real = keeping(Coder()), arriving.put
+    engine, real = keeping(Coder()), arriving.bring
 
-    def put(*given: Any) -> None:
+    def bring(*given: Any) -> None:
         copies.set()
         assert leaves.wait(60)
         time.sleep(0.05)  # in which pages that nobody guards would go
         held.append(engine.pool.used)
         real(*given)
 
-    monkeypatch.setattr(arriving, "put", put)
+    monkeypatch.setattr(arriving, "bring", bring)
     arrives, opened = arriving_in(engine)
     with arrives:
         for key, entry in opened.items():
@@ -293,6 +298,25 @@ def test_pages_are_let_go_of_when_what_is_being_copied_is_there(keeping: Made, m
     store_of(engine).flush()
     assert set(held) == {before}
     assert engine.pool.used == 0
+
+
+def test_what_is_decoded_into_pages_at_once_arrives_layer_by_layer_too(
+    keeping: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = keeping(Coder(make("int8")))
+    answer(first, CHOSEN)
+    store_of(first).close()
+    roots = []
+    for whole in (True, False):
+        low: list[int] = []
+        engine = keeping(Coder(make("int8"), before=low.append))
+        with monkeypatch.context() as during:
+            if whole:
+                during.setattr(loading.Loading, "open", lambda _: None)
+            roots.append(engine.explore(prompt(engine, CHOSEN)).root)
+        opening, three = [0], [0] * 3  # each was decoded once, or in three pieces
+        assert sorted(low) == opening + (three if whole else [*three, 2, 2, 2, 4, 4, 4])
+    assert torch.equal(*roots)
 
 
 @dataclass
@@ -371,7 +395,7 @@ def test_passages_that_cannot_be_decoded_at_all_are_read(keeping: Made, monkeypa
         raise MemoryError("for this time")
 
     engine = keeping(Coder(before=fail))
-    monkeypatch.setattr("longreach.kv.store.open_entry.OpenEntry.entry", fail)
+    monkeypatch.setattr("longreach.kv.store.open_entry.OpenEntry.ready", fail)
     done = engine.generate([prompt(engine, CHOSEN)], max_tokens=10)[0]
     assert list(done.token_ids) == wanted
     assert done.usage.loaded_tokens == 0

@@ -19,7 +19,7 @@ from longreach.engine.loading import PATIENCE, Loading
 from longreach.engine.paged import PagedEngine
 from longreach.kv.codec import Opened, make
 from longreach.kv.store.disk import DiskTier
-from longreach.kv.store.entry import Entry, Named
+from longreach.kv.store.entry import Named
 from longreach.kv.store.key import Key
 from longreach.kv.store.open_entry import OpenEntry
 from longreach.kv.store.rate import Rate
@@ -44,7 +44,7 @@ class Clocked:
     rate: Rate = field(default_factory=Rate)
     now: float = 0.0
     free: float = 0.0
-    queue: list[tuple[float, Key, Future[Entry | None]]] = field(default_factory=list)
+    queue: list[tuple[float, Key, Future[OpenEntry | None]]] = field(default_factory=list)
     fetched: list[Key] = field(default_factory=list)
 
     @property
@@ -56,8 +56,8 @@ class Clocked:
         future.set_result([key for key in wanted if key in self.takes])
         return future
 
-    def fetch(self, key: Key) -> Future[Entry | None]:
-        future: Future[Entry | None] = Future()
+    def fetch(self, key: Key) -> Future[OpenEntry | None]:
+        future: Future[OpenEntry | None] = Future()
         self.fetched.append(key)
         if key in self.takes:
             self.queue.append((self.now, key, future))
@@ -67,10 +67,7 @@ class Clocked:
         return future
 
     def fetch_open(self, key: Key) -> Future[OpenEntry | None]:
-        loaded, opened = self.fetch(key), Future[OpenEntry | None]()
-        made = OpenEntry(Opened.of(KV, KV), 0, 1.0, None)
-        loaded.add_done_callback(lambda done: opened.set_result(done.result() and made))
-        return opened
+        return self.fetch(key)
 
     def loading(self, key: Key) -> float | None:
         return self.rate.of(len(key.tokens))
@@ -88,7 +85,7 @@ class Clocked:
                 self.free = ends
                 self.queue.pop(0)
                 self.rate.note(len(key.tokens), self.takes[key])
-                future.set_result(Entry(KV, KV, 0, 1.0))
+                future.set_result(OpenEntry(Opened.of(KV, KV), 0, 1.0, None))
             else:
                 break
         self.now = until

@@ -20,7 +20,7 @@ from longreach.errors import InputError
 from longreach.kv.codec import make
 from longreach.kv.pool import EMPTY, OutOfPagesError, PagePool
 from longreach.kv.segment import Segment
-from longreach.kv.store import Entry, Key, KVStore, Named
+from longreach.kv.store import Entry, Key, KVStore, Named, files
 from longreach.kv.store.disk import DiskTier
 from longreach.kv.store.estimate import disk_bytes, usage
 from longreach.kv.store.format import Encoded
@@ -356,7 +356,7 @@ def test_fetching_is_getting_in_another_thread(tmp_path: Path) -> None:
     for number, load in enumerate(loads):
         entry = load.result()
         assert (entry is not None) == (number in (0, 2))
-        assert entry is None or same(entry, entry_of(number))
+        assert entry is None or same(entry.entry(), entry_of(number))
     store.flush()
     assert store.idle
     one, three = (store.loading(key_of(store, 7, size)) for size in (1, 3))
@@ -460,6 +460,28 @@ def test_what_is_wanted_often_outlives_a_restart_and_a_flood(tmp_path: Path) -> 
         store.put(key_of(store, number, 5), entry_of(number, 5))
     kept = {number for number in range(10) if store.where(key_of(store, number, 5)) == "disk"}
     assert kept == {2, 5}
+
+
+def test_what_makes_room_while_it_is_written_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path, host=0, disk=1000)
+    real, begun, go_on = files.write, Event(), Event()
+
+    def slow(path: Path, *parts: bytes) -> None:
+        if path.name.startswith(key_of(store, 1, 5).digest):
+            begun.set()
+            assert go_on.wait(60)
+        real(path, *parts)
+
+    monkeypatch.setattr(files, "write", slow)
+    assert store.offer(key_of(store, 1, 5), entry_of(1, 5))
+    assert begun.wait(60)
+    assert store.put(key_of(store, 2, 6), entry_of(2, 6))
+    go_on.set()
+    store.flush()
+    told = store.stats().disk
+    assert (told.entries, told.evicted) == (1, 1)
+    assert told.bytes <= told.limit
+    assert store.get(key_of(store, 2, 6)) is not None
 
 
 def test_prefetched_entries_lie_in_host_memory(tmp_path: Path) -> None:

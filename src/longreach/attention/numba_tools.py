@@ -107,6 +107,18 @@ def read(context: Any, address: Any, index: Any, like: Any) -> Any:
 
 
 @intrinsic
+def byte(context: Any, address: Any, index: Any) -> Any:
+    """Byte `index` of those at an address, as float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        own = ir.IntType(8)
+        loaded = builder.load(builder.gep(builder.inttoptr(given[0], own.as_pointer()), [given[1]]))
+        return builder.uitofp(loaded, ir.FloatType())
+
+    return types.float32(types.int64, types.int64), generate
+
+
+@intrinsic
 def write(context: Any, address: Any, index: Any, number: Any, like: Any) -> Any:
     """Put a float32 where `read` finds it; the nearest bfloat16 or whole number, the even one of two, where it is such,
     and 0 for what is no number where it is whole."""

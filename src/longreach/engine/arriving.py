@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from functools import partial
-from threading import Condition, Event
+from threading import Condition, Event, Lock
 from time import perf_counter
 
 import torch
@@ -13,7 +13,7 @@ from longreach.kv.pool import PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.store.key import Key
 from longreach.kv.store.open_entry import OpenEntry
-from longreach.kv.store.pages import lay_out, put
+from longreach.kv.store.pages import bring, lay_out
 from longreach.kv.store.store import KVStore
 
 LAYERS = 5
@@ -45,7 +45,8 @@ class Arriving:
         self._layers = 0
         self._seconds: list[float] = []
         self._work: Future[None] | None = None
-        self._changed = Condition()  # guards all below, and each copy into pages
+        self._writing = Lock()  # held while some layers are written
+        self._changed = Condition()  # guards all below
         self._pieces = 0
         self._there = 0  # layers
         self._ended = False
@@ -56,8 +57,8 @@ class Arriving:
 
     def __exit__(self, *_: object) -> None:
         self._cancelled.set()
-        with self._changed:
-            pass  # what is being copied at the moment is copied by now, and nothing will be
+        with self._writing:
+            pass  # what was being written is written by now, and nothing will be
         if self._work is not None:
             self._work.cancel()  # where it has not begun
             self._work = None
@@ -100,15 +101,14 @@ class Arriving:
         for low in range(0, self._layers, LAYERS):
             end = min(low + LAYERS, self._layers)
             for at, (key, opened) in enumerate(self._opened):
-                if self._cancelled.is_set():
-                    return
                 began = perf_counter()
-                keys, values = opened.kv.layers(low, end)
-                self._seconds[at] += perf_counter() - began
-                with self._changed:
+                decoded = opened.kv.decoded(low, end)
+                with self._writing:
                     if self._cancelled.is_set():  # the pages may be others' by now
                         return
-                    put(self.segments[key], low, keys, values)
+                    bring(self.segments[key], decoded, low, end)
+                self._seconds[at] += perf_counter() - began
+                with self._changed:
                     self._pieces += 1
                     self._changed.notify_all()
             with self._changed:

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from typing import Any
 
-from longreach.kv.store.entry import Entry
 from longreach.kv.store.key import Key
 from longreach.kv.store.open_entry import OpenEntry
 from longreach.kv.store.rate import Rate
@@ -36,7 +35,7 @@ class Loading:
         self._store = store
         self._reading = reading
         self._left = list(keys)
-        self._loads: dict[Key, Future[Entry | None] | Future[OpenEntry | None]] = {}
+        self._loads: dict[Key, Future[OpenEntry | None]] = {}
         cheaper = [key for key in keys if self._cheaper(key)]
         self._others = [key for key in keys if key not in cheaper]
         self._wanted = self._present(cheaper)
@@ -72,7 +71,7 @@ class Loading:
         """Seconds to wait for a sign of what was opened."""
         return self._patience(self._longest())
 
-    def run(self, place: Callable[[Key, Entry], None], read: Callable[[list[Key]], Sequence[Key]]) -> None:
+    def run(self, place: Callable[[Key, OpenEntry], None], read: Callable[[list[Key]], Sequence[Key]]) -> None:
         """Have all of them. `place` is given what was loaded; `read` is given what must be read anew, and says how much
         of that it has read when it returns. What is loaded in the meantime need not be: so what is loaded last is to
         be read first."""
@@ -97,11 +96,11 @@ class Loading:
             for key in list(self._loads):
                 self._leave(key)
 
-    def _arrived(self) -> Iterator[tuple[Key, Entry]]:
+    def _arrived(self) -> Iterator[tuple[Key, OpenEntry]]:
         """What was loaded by now, each once, also of what is not waited for. Waits for nothing."""
         for key in [key for key, load in self._loads.items() if load.done()]:
             load = self._leave(key)
-            entry = None if load is None or load.cancelled() else _decoded(load.result())
+            entry = None if load is None or load.cancelled() else _ready(load.result())
             if entry is not None:
                 self._reading.guess(len(key.tokens), entry.seconds)
                 yield key, entry
@@ -113,7 +112,7 @@ class Loading:
         if not self._in_time(self._loads[key], key):
             self._wanted.clear()
 
-    def _leave(self, key: Key) -> Future[Entry | None] | Future[OpenEntry | None] | None:
+    def _leave(self, key: Key) -> Future[OpenEntry | None] | None:
         """Nobody waits for the load of `key` any more, if there is one."""
         if key in self._wanted:
             self._wanted.remove(key)
@@ -154,12 +153,10 @@ class Loading:
         return loading is None or reading is None or loading < reading
 
 
-def _decoded(found: Entry | OpenEntry | None) -> Entry | None:
-    """What was loaded; None where it cannot be decoded."""
-    if not isinstance(found, OpenEntry):
-        return found
+def _ready(found: OpenEntry | None) -> OpenEntry | None:
+    """What was loaded, or opened; None where it cannot be decoded."""
     try:
-        return found.entry()
+        return None if found is None else found.ready()
     except Exception:  # such as too little memory
         logging.getLogger(__name__).debug("an entry could not be decoded", exc_info=True)
         return None

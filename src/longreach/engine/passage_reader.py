@@ -19,8 +19,8 @@ from longreach.kv.pool import OutOfPagesError, PagePool
 from longreach.kv.prefix import PrefixCache
 from longreach.kv.segment import Segment
 from longreach.kv.sequence import Sequence as KVSequence
-from longreach.kv.store.entry import Entry
 from longreach.kv.store.key import Key
+from longreach.kv.store.open_entry import OpenEntry
 from longreach.kv.store.pages import gather
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.store import KVStore
@@ -134,7 +134,7 @@ class PassageReader:
             found[key] = segment
         return segment is not None
 
-    def place(self, found: dict[Key, Segment], key: Key, entry: Entry) -> None:
+    def place(self, found: dict[Key, Segment], key: Key, entry: OpenEntry) -> None:
         """Have what was loaded in pages, and in `found`. Raises OutOfPagesError."""
         self.reserve(len(key.tokens))
         found[key] = self.store.place(key, entry)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -55,6 +56,8 @@ def open_store(
 ) -> KVStore:
     """The store of a model whose keys and values lie in pages as `kept`. `report` is told where the codec of `settings`
     was not fitted to the model yet, so that another is taken. Raises SpecError for one that is not known."""
+    if loaded.device.type == "cpu":
+        import_module("longreach.kv.codec.numba_grouped")  # it is compiled now, and not while somebody waits for a load
     fingerprint = kv_fingerprint(loaded, str(kept))
     settings = settings.model_copy(update={"codec": codec_of(settings, kept)})
     codec = find_codec(settings, fingerprint, loaded.device)

@@ -137,7 +137,10 @@ class Segment:
     def runs(self, layer: int) -> list[Run]:
         """The pages of `layer`, in as few runs as there are."""
         if layer not in self._runs:
-            self._runs[layer] = _runs(self.pool, self.table[layer])
+            if _is_block(self.table):
+                self._runs.update(enumerate(_blocks(self.pool, self.table)))
+            else:
+                self._runs[layer] = _runs(self.pool, self.table[layer])
         return self._runs[layer]
 
     def share(self, tokens: int | None = None) -> Segment:
@@ -177,6 +180,24 @@ class Segment:
 def _seen(tensor: torch.Tensor, base: int, stride: int, shape: tuple[int, int]) -> torch.Tensor:
     size, dim = tensor.shape[1:]
     return tensor.as_strided((*shape, dim), (stride * size * dim, dim, 1), base * size * dim)
+
+
+def _is_block(table: Pages) -> bool:
+    """Whether all pages of a table are neighbours, in its order."""
+    if table.size == 0 or table[-1, -1, -1] - table[0, 0, 0] != table.size - 1:
+        return False
+    return bool((np.diff(table.reshape(-1)) == 1).all())
+
+
+def _blocks(pool: PagePool, table: Pages) -> list[list[Run]]:
+    """The runs of each layer, where all pages are neighbours: what takes long is done for all layers at once."""
+    layers, heads, columns = table.shape
+    base, room = int(table[0, 0, 0]), columns * pool.page_size
+    seen = [x[base : base + table.size].view(layers, heads, room, x.shape[-1]).unbind() for x in pool.stored]
+    return [
+        [Run(0, heads, base + layer * heads * columns, 0, room, stored, *stored[:2])]
+        for layer, stored in enumerate(zip(*seen, strict=True))
+    ]
 
 
 def _runs(pool: PagePool, pages: Pages, first: int = 0) -> list[Run]:

@@ -155,7 +155,10 @@ class DiskTier:
             with self._lock:
                 self._writing.discard(name)
                 self._misplaced.discard(name)
-        return True
+                made_room = name not in self._ranking
+        if made_room:  # for what another thread wrote meanwhile
+            files.remove(self.path(key))
+        return not made_room
 
     def clear(self) -> None:
         """Remove all entries of the model, in whatever codec."""

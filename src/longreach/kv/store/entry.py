@@ -31,6 +31,13 @@ class Entry:
             raise InputError(f"seconds={self.seconds}: computing takes 0 or more seconds")
 
     @property
+    def kv(self) -> Opened:
+        """Both as what was encoded is seen."""
+        from longreach.kv.codec.opened import Opened
+
+        return Opened.of(self.keys, self.values)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of both tensors."""
         return int(self.keys.nbytes + self.values.nbytes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from longreach.kv.store.entry import Codec, Entry
 from longreach.kv.store.format import Encoded
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from longreach.kv.codec.opened import Opened
 
+T = TypeVar("T")
 Tier: TypeAlias = Literal["host", "disk"]
 
 
@@ -28,6 +30,10 @@ class OpenEntry:
     outward: torch.Tensor | None
     tier: Tier = "disk"
     took: float = 0.0
+
+    def ready(self) -> OpenEntry:
+        """The same, decoded unless whoever has the pages does that better."""
+        return replace(self, kv=self.kv.decoded())
 
     def entry(self) -> Entry:
         """All of it, decoded."""
@@ -49,11 +55,19 @@ def open_entry(codec: Codec, key: Key, found: Encoded) -> OpenEntry | None:
     return OpenEntry(kv, found.first, found.seconds, _numbers(found.outward))
 
 
+def ready_entry(codec: Codec, key: Key, found: Encoded) -> OpenEntry | None:
+    """As `open_entry`, and `ready`."""
+    return _decoded(open_entry(codec, key, found), OpenEntry.ready)
+
+
 def decode_entry(codec: Codec, key: Key, found: Encoded) -> Entry | None:
     """As `open_entry`, decoded."""
-    opened = open_entry(codec, key, found)
+    return _decoded(open_entry(codec, key, found), OpenEntry.entry)
+
+
+def _decoded(opened: OpenEntry | None, decode: Callable[[OpenEntry], T]) -> T | None:
     try:
-        return None if opened is None else opened.entry()
+        return None if opened is None else decode(opened)
     except MemoryError:
         raise
     except Exception:

@@ -7,25 +7,28 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from longreach.kv.codec.opened import Opened
 from longreach.kv.pool import EMPTY, PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.store.entry import Entry
+from longreach.kv.store.open_entry import OpenEntry
 
 
 def place(
     pool: PagePool,
     tokens: Sequence[int],
-    entry: Entry,
+    entry: Entry | OpenEntry,
     source: object = None,
     positions: Sequence[int] | None = None,
 ) -> Segment:
     """A segment in pages of its own with the KV of `tokens`; not a whole one where they stand at `positions`, which
     rise, and not one after the other. Raises OutOfPagesError, and takes none, where too few are free."""
-    layers, heads, n, _ = entry.keys.shape
+    kv = entry.kv
+    layers, heads, n, _ = kv.shapes[0]
     assert n == len(tokens) > 0
     segment = lay_out(pool, (layers, heads), tokens, entry.first, positions)
     segment.source, segment.outward = source, entry.outward
-    put(segment, 0, entry.keys, entry.values)
+    bring(segment, kv, 0, layers)
     return segment
 
 
@@ -50,12 +53,13 @@ def lay_out(
     return segment
 
 
-def put(segment: Segment, low: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-    """Write keys and values `[layers, kv_heads, tokens, dim]` of the layers from `low` on into the pages of a segment
-    that has them all."""
+def bring(segment: Segment, kv: Opened, low: int, end: int) -> None:
+    """Decode the layers `low .. end - 1` into the pages of a segment that has them all."""
     pool = segment.pool
-    sides = (_paged(x.to(pool.keys.device), pool.page_size) for x in (keys, values))
-    pool.write(_where(segment, low, low + len(keys)), *sides)
+    if kv.straight is not None and kv.straight(low, end, pool.stored, segment.table[low:end]):
+        return
+    sides = (_paged(x.to(pool.keys.device), pool.page_size) for x in kv.layers(low, end))
+    pool.write(_where(segment, low, end), *sides)
 
 
 def gather(segment: Segment, seconds: float = 0.0) -> Entry:

@@ -19,7 +19,7 @@ from longreach.kv.store.entry import Codec, Entry
 from longreach.kv.store.format import Encoded, Label
 from longreach.kv.store.host import HostTier
 from longreach.kv.store.key import Key
-from longreach.kv.store.open_entry import OpenEntry, Tier, decode_entry, open_entry
+from longreach.kv.store.open_entry import OpenEntry, Tier, decode_entry, open_entry, ready_entry
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.stats import StoreStats, TierStats
 from longreach.kv.store.worker import Worker
@@ -89,8 +89,9 @@ class KVStore:
         """The KV of a chunk, from host memory or disk, or None. From the disk it comes into host memory too."""
         return self._found(key, decode_entry)
 
-    def fetch(self, key: Key) -> Future[Entry | None]:
-        """As `get`, by another thread, in the order of asking. What was not begun may be cancelled."""
+    def fetch(self, key: Key) -> Future[OpenEntry | None]:
+        """As `get`, by another thread, in the order of asking; decoded as far as `place` does not do that better. What
+        was not begun may be cancelled."""
         return self._fetcher(partial(self._timed, key), None)
 
     def fetch_open(self, key: Key) -> Future[OpenEntry | None]:
@@ -181,9 +182,9 @@ class KVStore:
                 self._touch(key)
             return segment
 
-    def place(self, key: Key, entry: Entry, source: object = None) -> Segment:
-        """Bring what `get` gave into pages, where the store keeps it too if it may. The segment is the caller's to
-        release. Raises OutOfPagesError where the pool has too few."""
+    def place(self, key: Key, entry: Entry | OpenEntry, source: object = None) -> Segment:
+        """Bring what `get` or `fetch` gave into pages, where the store keeps it too if it may. The segment is the
+        caller's to release. Raises OutOfPagesError where the pool has too few."""
         from longreach.kv.store.device import Resident
         from longreach.kv.store.pages import place
 
@@ -328,18 +329,19 @@ class KVStore:
         with self._lock:
             self._fetching += fetching
 
-    def _timed(self, key: Key) -> Entry | None:
-        """As `get`; how long it took is noted."""
-        tier, began = self._tier(key), perf_counter()
-        entry = self.get(key)
-        if entry is not None:
-            self._rates[tier].note(len(key.tokens), perf_counter() - began)
-        return entry
+    def _timed(self, key: Key) -> OpenEntry | None:
+        """See `fetch`; how long it took is noted."""
+        ready = self._opened(key, ready_entry)
+        if ready is not None:
+            self._rates[ready.tier].note(len(key.tokens), ready.took)
+        return ready
 
-    def _opened(self, key: Key) -> OpenEntry | None:
-        """As `get`, not decoded yet, and with what it took."""
+    def _opened(
+        self, key: Key, read: Callable[[Codec, Key, Encoded], OpenEntry | None] = open_entry
+    ) -> OpenEntry | None:
+        """An entry with what it took."""
         tier, began = self._tier(key), perf_counter()
-        opened = self._found(key, open_entry)
+        opened = self._found(key, read)
         return None if opened is None else replace(opened, tier=tier, took=perf_counter() - began)
 
     def _hold(self, key: Key, resident: Resident) -> bool:
