@@ -70,6 +70,23 @@ def test_pages_hold_what_is_decoded(
     assert bool((pool.values[others] == MARK).all())
 
 
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_pages_of_few_bits_hold_what_was_written_of_such(name: str) -> None:
+    kept = {"int8": torch.int8, "int4": torch.uint8}[name]
+    chance = torch.Generator().manual_seed(0)
+    keys, values = (torch.randn(3, 2, 9, dim, generator=chance) for dim in (8, 6))
+    codec = make(f"{name}_pages")
+    opened = codec.open(codec.encode(keys, values))
+    straight, copied = (segment_in(PagePool(24, 4, 8, dtype=kept, value_dim=6), (3, 2), 9, 0) for _ in range(2))
+    assert opened.straight is not None
+    for low, end in ((1, 3), (0, 1)):
+        assert opened.straight(low, end, straight.pool.stored, straight.table[low:end])
+        bring(copied, opened.of(*opened.whole()), low, end)
+    one, two = gather(straight), gather(copied)
+    assert torch.equal(one.keys, two.keys)
+    assert torch.equal(one.values, two.values)
+
+
 @pytest.mark.parametrize(
     ("spec", "encoded", "kept", "scale"),
     [
@@ -78,6 +95,8 @@ def test_pages_hold_what_is_decoded(
         ("int8(group=4)", torch.float16, torch.float16, 1.0),
         ("int8(group=4)", torch.float32, torch.int8, 1.0),
         ("int8(group=4)", torch.float32, torch.float32, 1e30),
+        ("int8_pages", torch.bfloat16, torch.int8, 1.0),
+        ("int8_pages", torch.float32, torch.uint8, 1.0),
         ("raw", torch.float32, torch.float32, 1.0),
     ],
 )

@@ -16,6 +16,7 @@ from longreach.kv.codec.frame import CodecError, Frame, read, write
 from longreach.kv.codec.opened import Both, Opened
 from longreach.kv.coding import entry_bytes, numbers_of, parts_of, width_of
 from longreach.kv.int8 import SCALES
+from longreach.kv.paged import paged, place_of
 
 
 @dataclass
@@ -52,7 +53,16 @@ class AsPages:
             keys, values = numbers_of([_tensor(part[low:end], kind) for part, kind in pairs])
             return narrow(keys, dtype), narrow(values, dtype)
 
-        return Opened(shapes, layers)
+        def straight(low: int, end: int, stored: tuple[torch.Tensor, ...], pages: NDArray[np.int32]) -> bool:
+            same = dtype == torch.float32 and [part.dtype for part in stored] == list(kinds)  # as such pages give them
+            if not (same and stored[0].device.type == "cpu"):
+                return False
+            where, size = place_of(pages, stored[0].device), stored[0].shape[1]
+            for to, part, kind in zip(stored, frame.arrays, kinds, strict=True):
+                to[where] = paged(_tensor(part[low:end], kind), size)
+            return True
+
+        return Opened(shapes, layers, straight)
 
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
         return shape.layers * shape.kv_heads * entry_bytes(shape.head_dim, shape.value_dim, self.kept)

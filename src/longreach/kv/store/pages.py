@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from longreach.kv.codec.opened import Opened
+from longreach.kv.paged import paged, place_of
 from longreach.kv.pool import EMPTY, PagePool
 from longreach.kv.segment import Segment
 from longreach.kv.store.entry import Entry
@@ -49,17 +49,18 @@ def lay_out(
     row[:n] = torch.arange(first, first + n) if positions is None else torch.tensor(positions)
     if positions is not None:
         segment.start, segment.whole = positions[-1] + 1 - n, False
-    pool.positions[_where(segment, 0, layers)] = row.view(columns, pool.page_size).repeat(layers * heads, 1)
+    pool.positions[place_of(segment.table, pool.positions.device)] = row.view(columns, pool.page_size).repeat(
+        layers * heads, 1
+    )
     return segment
 
 
 def bring(segment: Segment, kv: Opened, low: int, end: int) -> None:
     """Decode the layers `low .. end - 1` into the pages of a segment that has them all."""
-    pool = segment.pool
-    if kv.straight is not None and kv.straight(low, end, pool.stored, segment.table[low:end]):
-        return
-    sides = (_paged(x.to(pool.keys.device), pool.page_size) for x in kv.layers(low, end))
-    pool.write(_where(segment, low, end), *sides)
+    pool, pages, device = segment.pool, segment.table[low:end], segment.pool.keys.device
+    if kv.straight is None or not kv.straight(low, end, pool.stored, pages):
+        sides = (paged(x.to(device), pool.page_size) for x in kv.layers(low, end))
+        pool.write(place_of(pages, device), *sides)
 
 
 def gather(segment: Segment, seconds: float = 0.0) -> Entry:
@@ -77,17 +78,3 @@ def gather(segment: Segment, seconds: float = 0.0) -> Entry:
 def plain(segment: Segment) -> bool:
     """Whether every stream has an entry for every token, and none is hidden."""
     return segment.whole and segment.alive is None and bool((segment.table >= 0).all()) and len(segment) > 0
-
-
-def _where(segment: Segment, low: int, end: int) -> slice | torch.Tensor:
-    """The pages of the layers `low .. end - 1`, as an index into the pool."""
-    pages = segment.table[low:end].reshape(-1)
-    together = bool((np.diff(pages) == 1).all())
-    return slice(int(pages[0]), int(pages[-1]) + 1) if together else segment.pool.index(pages)
-
-
-def _paged(values: torch.Tensor, size: int) -> torch.Tensor:
-    """`[layers, heads, tokens, dim]` as pages `[pages, size, dim]`, the last of each stream filled up with zeros."""
-    missing = -values.shape[2] % size
-    padded = torch.nn.functional.pad(values, (0, 0, 0, missing)) if missing else values
-    return padded.reshape(-1, size, values.shape[3])
