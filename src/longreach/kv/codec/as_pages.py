@@ -54,12 +54,11 @@ class AsPages:
             return narrow(keys, dtype), narrow(values, dtype)
 
         def straight(low: int, end: int, stored: tuple[torch.Tensor, ...], pages: NDArray[np.int32]) -> bool:
-            same = dtype == torch.float32 and [part.dtype for part in stored] == list(kinds)  # as such pages give them
-            if not (same and stored[0].device.type == "cpu"):
+            if dtype != torch.float32 or [part.dtype for part in stored] != list(kinds):  # not as such pages give them
                 return False
             where, size = place_of(pages, stored[0].device), stored[0].shape[1]
             for to, part, kind in zip(stored, frame.arrays, kinds, strict=True):
-                to[where] = paged(_tensor(part[low:end], kind), size)
+                to[where] = paged(_tensor(part[low:end], kind), size).to(to.device)
             return True
 
         return Opened(shapes, layers, straight)

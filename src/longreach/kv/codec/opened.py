@@ -26,8 +26,7 @@ class Opened:
     may, and as often as it likes.
 
     `straight(low, end, stored, pages)`, where there is one, decodes the same into `pages [layers, kv_heads, columns]`
-    of what a pool has `stored`, on a processor and in less time; it returns False, and writes nothing, where it cannot
-    for these."""
+    of what a pool has `stored`, in less time; it returns False, and writes nothing, where it cannot for these."""
 
     shapes: tuple[Shape, Shape]
     layers: Callable[[int, int], Both]

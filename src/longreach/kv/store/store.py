@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from threading import Event, RLock
+from threading import RLock
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -19,6 +18,7 @@ from longreach.kv.store.entry import Codec, Entry
 from longreach.kv.store.format import Encoded, Label
 from longreach.kv.store.host import HostTier
 from longreach.kv.store.key import Key
+from longreach.kv.store.loader import Loader
 from longreach.kv.store.open_entry import OpenEntry, Tier, decode_entry, open_entry, ready_entry
 from longreach.kv.store.rate import Rate
 from longreach.kv.store.stats import StoreStats, TierStats
@@ -53,11 +53,8 @@ class KVStore:
         self._pins: Counter[Key] = Counter()
         self._lock = RLock()
         self._writer = Worker("longreach-kv-writer", WAITING)
-        self._loader = Worker("longreach-kv-loader", WAITING)
-        self._queued: set[Key] = set()
-        self._loading: dict[Key, Event] = {}
+        self._loader = Loader()
         self._dropped = 0
-        self._fetching = 0
         self._unwritten: dict[Key, None] = {}  # what `keep` was given and no other tier has, in order
         self._rates: dict[Tier, Rate] = {"host": Rate(), "disk": Rate()}
 
@@ -92,25 +89,25 @@ class KVStore:
     def fetch(self, key: Key) -> Future[OpenEntry | None]:
         """As `get`, by another thread, in the order of asking; decoded as far as `place` does not do that better. What
         was not begun may be cancelled."""
-        return self._fetcher(partial(self._timed, key), None)
+        return self._loader.ask(partial(self._timed, key), None)
 
     def fetch_open(self, key: Key) -> Future[OpenEntry | None]:
         """As `fetch`, but that nothing is decoded yet."""
-        return self._fetcher(partial(self._opened, key), None)
+        return self._loader.ask(partial(self._opened, key), None)
 
     def bring(self, run: Callable[[], None]) -> Future[None]:
         """Have what was opened decoded and put into pages by the same thread, as `run` does; done at once, without
         that, where the store is closed."""
-        return self._fetcher(run, None)
+        return self._loader.ask(run, None)
 
     def find(self, keys: Sequence[Key]) -> Future[list[Key]]:
         """Which of `keys` host memory or the disk has, by the same thread."""
-        return self._fetcher(lambda: [key for key in keys if self._tier(key) == "host" or key in self._disk], [])
+        return self._loader.ask(lambda: [key for key in keys if self._tier(key) == "host" or key in self._disk], [])
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being fetched."""
-        return self._fetching == 0
+        return self._loader.idle
 
     def loading(self, key: Key) -> float | None:
         """Seconds that `fetch` should take, by what it took lately from the tier that has the entry, if one has; None
@@ -148,10 +145,9 @@ class KVStore:
         """Have entries loaded from the disk into host memory meanwhile."""
         for key in keys:
             with self._lock:
-                if key in self._host or key in self._queued or key in self._loading:
-                    continue
-                self._queued.add(key)
-            self._loader.submit(partial(self._load, key))
+                known = key in self._host
+            if not known:
+                self._loader.ahead(key, partial(self._load, key))
 
     def pin(self, key: Key) -> None:
         """Let no tier of this store let go of an entry, until it is unpinned as often; it need not be there yet."""
@@ -278,11 +274,7 @@ class KVStore:
 
     def _found(self, key: Key, read: Callable[[Codec, Key, Encoded], T | None]) -> T | None:
         """What `read` makes of an entry, where it can."""
-        with self._lock:
-            loading = self._loading.get(key)
-            self._queued.discard(key)
-        if loading is not None:
-            loading.wait()
+        self._loader.overtake(key)
         with self._lock:
             found = self._host.get(key)
             if found is not None:
@@ -304,30 +296,6 @@ class KVStore:
         self._disk.touch(key)
         self._rise(key, found)
         return entry
-
-    def _fetcher(self, find: Callable[[], T], nothing: T) -> Future[T]:
-        """What `find` gives, by the thread that loads; `nothing` once the store is closed."""
-        load: Future[T] = Future()
-
-        def run() -> None:
-            try:
-                if load.set_running_or_notify_cancel():
-                    load.set_result(find())
-            except Exception:  # such as too little memory to decode: whoever waits reads what is missing
-                logging.getLogger(__name__).debug("an entry could not be loaded", exc_info=True)
-                load.set_result(nothing)
-            finally:
-                self._count(-1)
-
-        self._count(1)
-        if not self._loader.submit(run):
-            self._count(-1)
-            load.set_result(nothing)
-        return load
-
-    def _count(self, fetching: int) -> None:
-        with self._lock:
-            self._fetching += fetching
 
     def _timed(self, key: Key) -> OpenEntry | None:
         """See `fetch`; how long it took is noted."""
@@ -355,19 +323,10 @@ class KVStore:
             return "host" if key in self._host else "disk"
 
     def _load(self, key: Key) -> None:
-        with self._lock:
-            if key not in self._queued:
-                return  # somebody could not wait
-            self._queued.discard(key)
-            self._loading[key] = done = Event()
-        try:
-            found = self._disk.read(key)
-            if found is not None:
-                self._rise(key, found)
-        finally:
-            with self._lock:
-                del self._loading[key]
-            done.set()
+        """From the disk into host memory."""
+        found = self._disk.read(key)
+        if found is not None:
+            self._rise(key, found)
 
     def _rise(self, key: Key, found: Encoded) -> bool:
         """Keep an entry in host memory; what makes room for it stays on the disk. False where it does not fit."""
