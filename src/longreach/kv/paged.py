@@ -18,6 +18,12 @@ def place_of(pages: NDArray[np.int32], device: torch.device) -> slice | torch.Te
     """An index into what a pool on `device` has stored, by which `pages`, in their order, are found: a slice where they
     are neighbours."""
     flat = pages.reshape(-1)
-    if bool((np.diff(flat) == 1).all()):
+    if neighbours(flat):
         return slice(int(flat[0]), int(flat[-1]) + 1)
     return torch.from_numpy(flat.astype(np.int64)).to(device)
+
+
+def neighbours(pages: NDArray[np.int32]) -> bool:
+    """Whether `pages`, one after the other, are one run without a gap."""
+    flat = pages.reshape(-1)
+    return len(flat) > 0 and bool(flat[-1] - flat[0] == len(flat) - 1) and bool((np.diff(flat) == 1).all())

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from longreach.kv.coding import numbers_of
 from longreach.kv.free import Pages
+from longreach.kv.paged import neighbours
 from longreach.kv.pool import PagePool
 from longreach.kv.temper import Temper
 
@@ -137,7 +138,7 @@ class Segment:
     def runs(self, layer: int) -> list[Run]:
         """The pages of `layer`, in as few runs as there are."""
         if layer not in self._runs:
-            if _is_block(self.table):
+            if neighbours(self.table):
                 self._runs.update(enumerate(_blocks(self.pool, self.table)))
             else:
                 self._runs[layer] = _runs(self.pool, self.table[layer])
@@ -180,13 +181,6 @@ class Segment:
 def _seen(tensor: torch.Tensor, base: int, stride: int, shape: tuple[int, int]) -> torch.Tensor:
     size, dim = tensor.shape[1:]
     return tensor.as_strided((*shape, dim), (stride * size * dim, dim, 1), base * size * dim)
-
-
-def _is_block(table: Pages) -> bool:
-    """Whether all pages of a table are neighbours, in its order."""
-    if table.size == 0 or table[-1, -1, -1] - table[0, 0, 0] != table.size - 1:
-        return False
-    return bool((np.diff(table.reshape(-1)) == 1).all())
 
 
 def _blocks(pool: PagePool, table: Pages) -> list[list[Run]]:

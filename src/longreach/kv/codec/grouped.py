@@ -73,17 +73,18 @@ class Grouped:
             return keys, self._joined(others, second, low, end, group, 3, dtype)
 
         def straight(low: int, end: int, stored: tuple[torch.Tensor, ...], pages: NDArray[np.int32]) -> bool:
-            short = all(part.dtype == np.float16 for part in (*ones[:2], *others[:2]))
-            if not (self.bits == 8 and short and len(stored) == 2 and _at_hand(stored, dtype)):
-                return False
-            from longreach.kv.codec.numba_grouped import put_keys, put_values
+            from longreach.kv.codec.numba_grouped import can_put, put_keys, put_values
 
+            short = all(part.dtype == np.float16 for part in (*ones[:2], *others[:2]))
+            if not (short and can_put(stored, dtype)):
+                return False
             tokens = first[2]
             put_keys(_some(ones, turned, low, end), tokens, group, stored[0], pages)
             put_values(_some(others, second, low, end), tokens, group, stored[1], pages)
             return True
 
-        return Opened((first, second), layers, straight if torch.device(self.device).type == "cpu" else None)
+        quick = self.bits == 8 and torch.device(self.device).type == "cpu"
+        return Opened((first, second), layers, straight if quick else None)
 
     def bytes_per_token(self, shape: KVShape, dtype: torch.dtype, tokens: int = 256) -> float:
         keys = shape.head_dim * (self.bits / 8 + 4 * -(-tokens // self.group) / tokens)
@@ -155,12 +156,6 @@ def _some(parts: Sequence[NDArray[Any]], shape: Shape, low: int, end: int) -> li
     """Of the `parts` that 8 bits are kept in, those of some layers."""
     lows, steps, packed = parts
     return [lows[low:end], steps[low:end], packed[low * math.prod(shape[1:]) : end * math.prod(shape[1:])]]
-
-
-def _at_hand(stored: Sequence[torch.Tensor], dtype: torch.dtype) -> bool:
-    """Whether these are on the processor, of this `dtype`, and what a kernel can write."""
-    kinds = (torch.float32, torch.bfloat16)
-    return dtype in kinds and all(part.dtype == dtype and part.device.type == "cpu" for part in stored)
 
 
 def _wide(scale: Floats, device: torch.device) -> torch.Tensor:
